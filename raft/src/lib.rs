@@ -1,0 +1,14 @@
+//! The replicated event log of Starling, the state it folds into, gossip
+//! membership and the artefact store.
+//!
+//! [`state`] is pure: decisions as functions of values. Everything else here is
+//! the shell that replicates, stores and announces them. The rest of the system
+//! holds a [`flock::Flock`] and knows nothing of Raft.
+
+pub mod artefacts;
+pub mod consensus;
+pub mod flock;
+pub mod gossip;
+pub mod history;
+pub mod peers;
+pub mod state;

@@ -1,0 +1,188 @@
+//! The replicated state: what is asked ([`Command`]), what happened
+//! ([`Event`]), and what all events fold into ([`State`]).
+//!
+//! Nothing in this folder reads a clock, a random number or the order of a hash
+//! map, does I/O, or stores the result of floating-point arithmetic: every node
+//! must fold the same log to the same state, bit for bit.
+
+pub mod bucket;
+pub mod clock;
+pub mod cluster;
+pub mod decision;
+pub mod identifiers;
+pub mod members;
+pub mod models;
+pub mod ownership;
+pub mod placement;
+pub mod rejection;
+pub mod requests;
+pub mod routes;
+
+use serde::Serialize;
+
+pub use clock::{LogTime, WallTime};
+pub use cluster::{Cluster, ClusterCommand, ClusterEvent};
+pub use identifiers::{
+    ArtefactDigest, ClusterId, Epoch, FeatureLevel, LogIndex, ModelName, NodeId, NodeUuid, Ordinal,
+    PartsPerMillion, Principal, RequestId, VersionLabel, VersionRef,
+};
+pub use members::{Addresses, Member, MemberCommand, MemberEvent, Members};
+pub use models::{Model, ModelCommand, ModelEvent, Models, Phase, Signature, Version};
+pub use rejection::Rejection;
+pub use requests::RecentRequests;
+pub use routes::{Route, RouteCommand, RouteEvent, Routes};
+
+/// What is asked of the cluster. Each variant belongs to one aggregate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Concerns the cluster as a whole.
+    Cluster(ClusterCommand),
+    /// Concerns who belongs to it.
+    Member(MemberCommand),
+    /// Concerns models and their versions.
+    Model(ModelCommand),
+    /// Concerns which version answers.
+    Route(RouteCommand),
+}
+
+/// What happened. Events are kept for ever; commands are not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// The cluster as a whole changed.
+    Cluster(ClusterEvent),
+    /// A member came, changed or went.
+    Member(MemberEvent),
+    /// A model or version came, changed or went.
+    Model(ModelEvent),
+    /// A route changed.
+    Route(RouteEvent),
+}
+
+/// How long an event is kept in the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventClass {
+    /// Who changed what.
+    Audit,
+    /// Samples and deltas, of which there are many.
+    Telemetry,
+}
+
+/// The answer to a command, the same on every node.
+pub type Outcome = Result<Accepted, Rejection>;
+
+/// A command that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The index of the log entry that carried the command.
+    pub log_index: LogIndex,
+    /// False: the state already was what the command asked for.
+    pub changed: bool,
+    /// The ordinal or node id that the command brought into being.
+    pub created: Option<u64>,
+}
+
+/// What an entry says beside its command; the same for every event of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryContext {
+    /// Index of the entry in the log.
+    pub log_index: LogIndex,
+    /// Leader's log time; never behind that of the entry before.
+    pub log_time: LogTime,
+    /// Leader's wall clock, for people.
+    pub wall_time: WallTime,
+    /// Who asked.
+    pub principal: Principal,
+    /// The client's id of this request; retries repeat it.
+    pub request_id: RequestId,
+}
+
+/// Everything the log has said so far. Cloning shares all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The cluster's identity, feature level and clock.
+    pub cluster: Cluster,
+    /// Who belongs to it.
+    pub members: Members,
+    /// Models and their versions.
+    pub models: Models,
+    /// Which version answers.
+    pub routes: Routes,
+    /// Answers to recent requests, for retries.
+    pub requests: RecentRequests,
+}
+
+impl State {
+    /// Decides a command without changing anything: the events it causes, or
+    /// why it is refused. No events: the state already is what was asked for.
+    pub fn decide(&self, context: &EntryContext, command: &Command) -> Result<Vec<Event>, Rejection> {
+        match command {
+            Command::Cluster(command) => cluster::decide(self, command),
+            Command::Member(command) => members::decide(self, context, command),
+            Command::Model(command) => models::decide(self, command),
+            Command::Route(command) => routes::decide(self, command),
+        }
+    }
+
+    /// Folds one event in. Events are facts: this cannot fail.
+    pub fn evolve(&mut self, context: &EntryContext, event: &Event) {
+        match event {
+            Event::Cluster(event) => cluster::evolve(self, event),
+            Event::Member(event) => members::evolve(self, event),
+            Event::Model(event) => models::evolve(self, context, event),
+            Event::Route(event) => routes::evolve(self, context, event),
+        }
+    }
+
+    /// Applies one committed command: advances the clock, answers a retry with
+    /// its first answer, else decides and evolves. Returns the events to be
+    /// appended to the history, and the answer.
+    pub fn apply(&mut self, context: &EntryContext, command: &Command) -> (Vec<Event>, Outcome) {
+        self.cluster.advance_clock(context.log_time, context.wall_time);
+        self.requests.forget_old(context.log_time);
+        if let Some(first_answer) = self.requests.answer_to(context.request_id) {
+            return (Vec::new(), first_answer.clone());
+        }
+        let decided = self.decide(context, command);
+        let (events, outcome) = match decided {
+            Ok(events) => {
+                let created = events.iter().find_map(Event::created);
+                let changed = !events.is_empty();
+                let accepted = Accepted { log_index: context.log_index, changed, created };
+                (events, Ok(accepted))
+            }
+            Err(rejection) => (Vec::new(), Err(rejection)),
+        };
+        for event in &events {
+            self.evolve(context, event);
+        }
+        self.requests.remember(context.request_id, context.log_time, outcome.clone());
+        (events, outcome)
+    }
+}
+
+impl Event {
+    /// The event's name, as history and clients show it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Cluster(event) => event.kind(),
+            Event::Member(event) => event.kind(),
+            Event::Model(event) => event.kind(),
+            Event::Route(event) => event.kind(),
+        }
+    }
+
+    /// How long it is kept.
+    pub fn class(&self) -> EventClass {
+        EventClass::Audit
+    }
+
+    fn created(&self) -> Option<u64> {
+        match self {
+            Event::Member(MemberEvent::NodeJoined { node_id, .. }) => Some(node_id.get()),
+            Event::Model(ModelEvent::VersionRegistered { ordinal, .. }) => Some(ordinal.get()),
+            _ => None,
+        }
+    }
+}

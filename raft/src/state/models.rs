@@ -1,0 +1,476 @@
+//! Models and their versions: immutable artefacts with a typed signature.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::Serialize;
+
+use super::{
+    ArtefactDigest, EntryContext, Epoch, Event, ModelName, Ordinal, PartsPerMillion, Rejection, RouteEvent,
+    State, VersionLabel, VersionRef,
+};
+
+/// Models in one cluster.
+pub const MODELS_MAX: usize = 10_000;
+/// Versions of one model.
+pub const VERSIONS_PER_MODEL_MAX: usize = 1_000;
+
+/// Element types of the Open Inference Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs)]
+pub enum DataType {
+    Bool,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Fp16,
+    Bf16,
+    Fp32,
+    Fp64,
+    Bytes,
+}
+
+/// One input or output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorSpec {
+    /// As the model names it.
+    pub name: String,
+    /// Its element type.
+    pub data_type: DataType,
+    /// -1 marks a dynamic axis.
+    pub shape: Vec<i64>,
+    /// True: a request may leave it out.
+    pub optional: bool,
+}
+
+/// What a version takes and gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Signature {
+    /// In the model's order.
+    pub inputs: Vec<TensorSpec>,
+    /// In the model's order.
+    pub outputs: Vec<TensorSpec>,
+    /// Axis 0 of every input and output is one dynamic batch axis.
+    pub batchable: bool,
+}
+
+/// How a version is run. Part of its identity: other settings, other version.
+/// Zeroes stand for the default of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct VersionSettings {
+    /// Rows per run; 0: measured at load.
+    pub max_batch: u32,
+    /// How long a batch may wait for more rows.
+    pub max_queue_delay_micros: u64,
+    /// Requests are never concatenated.
+    pub batching_disabled: bool,
+    /// Sessions per device; 0: one.
+    pub instances: u32,
+    /// Requests that may wait; 0: the node's default.
+    pub max_queue: u32,
+    /// After which a run is ended; 0: the node's default.
+    pub max_run_time_millis: u64,
+    /// Intra-op threads per session; 0: one.
+    pub threads: u32,
+}
+
+/// How far a version has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Held by a majority; being loaded.
+    Registered,
+    /// Loaded and warm where it should be; a route may name it.
+    Ready,
+    /// Could not be loaded; the reason as the runtime gave it.
+    Failed(String),
+}
+
+/// One immutable version of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// 1, 2, …
+    pub ordinal: Ordinal,
+    /// Unique within the model.
+    pub label: VersionLabel,
+    /// Name of the bytes.
+    pub digest: ArtefactDigest,
+    /// How many.
+    pub size_bytes: u64,
+    /// Inputs and outputs.
+    pub signature: Signature,
+    /// How it is run.
+    pub settings: VersionSettings,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+/// A name that clients call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Index of the entry that created it: short, and never used twice.
+    pub id: u64,
+    /// What clients call.
+    pub name: ModelName,
+    /// The ordinal that the next version gets; ordinals are never reused.
+    pub next_ordinal: Ordinal,
+    /// On how many nodes each version is loaded; 0: on all.
+    pub replicas: u32,
+    /// In order of ordinal.
+    pub versions: OrdMap<Ordinal, Arc<Version>>,
+}
+
+impl Model {
+    /// By ordinal or label.
+    pub fn version(&self, wanted: &VersionRef) -> Option<&Arc<Version>> {
+        match wanted {
+            VersionRef::Ordinal(ordinal) => self.versions.get(ordinal),
+            VersionRef::Label(label) => self.versions.values().find(|version| version.label == *label),
+        }
+    }
+}
+
+/// All models, in order of name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Models {
+    by_name: OrdMap<ModelName, Arc<Model>>,
+}
+
+/// What is asked about models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelCommand {
+    /// Proposed once a majority of voters hold the bytes.
+    RegisterVersion {
+        /// Created if it does not exist.
+        model: ModelName,
+        /// Absent: `v` and the ordinal.
+        label: Option<VersionLabel>,
+        /// Name of the bytes.
+        digest: ArtefactDigest,
+        /// How many.
+        size_bytes: u64,
+        /// As the runtime read it from the file.
+        signature: Signature,
+        /// How it is run.
+        settings: VersionSettings,
+    },
+    /// Proposed by the leader when the placed live nodes have it loaded.
+    MarkReady {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        ordinal: Ordinal,
+    },
+    /// Proposed by the leader when it cannot be loaded anywhere.
+    MarkFailed {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        ordinal: Ordinal,
+        /// As the runtime gave it.
+        reason: String,
+    },
+    /// Refused while the route names it.
+    DeleteVersion {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: VersionRef,
+    },
+    /// With all versions and the route.
+    DeleteModel {
+        /// The model.
+        model: ModelName,
+    },
+    /// On how many nodes each version is loaded; 0: on all.
+    SetPlacement {
+        /// The model.
+        model: ModelName,
+        /// How many.
+        replicas: u32,
+    },
+}
+
+/// What happened to models.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ModelEvent {
+    /// A majority of voters hold the bytes.
+    VersionRegistered {
+        /// The model.
+        model: ModelName,
+        /// The version's number.
+        ordinal: Ordinal,
+        /// Its label.
+        label: VersionLabel,
+        /// Name of its bytes.
+        digest: ArtefactDigest,
+        /// How many.
+        size_bytes: u64,
+        /// What it takes and gives.
+        signature: Signature,
+        /// How it is run.
+        settings: VersionSettings,
+    },
+    /// A route may name it.
+    VersionReady {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        ordinal: Ordinal,
+    },
+    /// It cannot be loaded.
+    VersionFailed {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        ordinal: Ordinal,
+        /// Why.
+        reason: String,
+    },
+    /// Gone.
+    VersionDeleted {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        ordinal: Ordinal,
+    },
+    /// Gone, with everything.
+    ModelDeleted {
+        /// The model.
+        model: ModelName,
+    },
+    /// Load on this many nodes.
+    PlacementSet {
+        /// The model.
+        model: ModelName,
+        /// How many; 0: all.
+        replicas: u32,
+    },
+}
+
+impl ModelEvent {
+    /// The event's name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::VersionRegistered { .. } => "VersionRegistered",
+            Self::VersionReady { .. } => "VersionReady",
+            Self::VersionFailed { .. } => "VersionFailed",
+            Self::VersionDeleted { .. } => "VersionDeleted",
+            Self::ModelDeleted { .. } => "ModelDeleted",
+            Self::PlacementSet { .. } => "PlacementSet",
+        }
+    }
+}
+
+impl Models {
+    /// In order of name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.by_name.values()
+    }
+
+    /// By name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Model>> {
+        self.by_name.get(name)
+    }
+
+    /// Puts a model in as it is: for snapshots.
+    pub(crate) fn insert(&mut self, model: Model) {
+        self.by_name.insert(model.name.clone(), Arc::new(model));
+    }
+
+    /// Whether any version of any model refers to these bytes.
+    pub fn refers_to(&self, digest: ArtefactDigest) -> bool {
+        self.iter().any(|model| model.versions.values().any(|version| version.digest == digest))
+    }
+
+    fn update(&mut self, name: &ModelName, change: impl FnOnce(&mut Model)) {
+        if let Some(model) = self.by_name.get_mut(name) {
+            change(Arc::make_mut(model));
+        }
+    }
+
+    fn update_version(&mut self, name: &ModelName, ordinal: Ordinal, change: impl FnOnce(&mut Version)) {
+        self.update(name, |model| {
+            if let Some(version) = model.versions.get_mut(&ordinal) {
+                change(Arc::make_mut(version));
+            }
+        });
+    }
+}
+
+pub(super) fn decide(state: &State, command: &ModelCommand) -> Result<Vec<Event>, Rejection> {
+    match command {
+        ModelCommand::RegisterVersion { model, label, digest, size_bytes, signature, settings } => {
+            decide_register(state, model, label.as_ref(), *digest, *size_bytes, signature, settings)
+        }
+        ModelCommand::MarkReady { model, ordinal } => decide_ready(state, model, *ordinal),
+        ModelCommand::MarkFailed { model, ordinal, reason } => {
+            let version = find(state, model, &VersionRef::Ordinal(*ordinal))?;
+            if version.phase != Phase::Registered {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::Model(ModelEvent::VersionFailed {
+                model: model.clone(),
+                ordinal: *ordinal,
+                reason: reason.chars().take(2_000).collect(),
+            })])
+        }
+        ModelCommand::DeleteVersion { model, version } => {
+            let version = find(state, model, version)?;
+            let routed = state.routes.get(model.as_str());
+            if routed.is_some_and(|route| route.names(version.ordinal)) {
+                return Err(Rejection::VersionInRoute { model: model.clone(), label: version.label.clone() });
+            }
+            Ok(vec![Event::Model(ModelEvent::VersionDeleted {
+                model: model.clone(),
+                ordinal: version.ordinal,
+            })])
+        }
+        ModelCommand::DeleteModel { model } => {
+            state.models.get(model.as_str()).ok_or_else(|| Rejection::UnknownModel(model.clone()))?;
+            Ok(vec![Event::Model(ModelEvent::ModelDeleted { model: model.clone() })])
+        }
+        ModelCommand::SetPlacement { model, replicas } => {
+            let found =
+                state.models.get(model.as_str()).ok_or_else(|| Rejection::UnknownModel(model.clone()))?;
+            if found.replicas == *replicas {
+                return Ok(vec![]);
+            }
+            Ok(vec![Event::Model(ModelEvent::PlacementSet { model: model.clone(), replicas: *replicas })])
+        }
+    }
+}
+
+fn decide_register(
+    state: &State,
+    model: &ModelName,
+    label: Option<&VersionLabel>,
+    digest: ArtefactDigest,
+    size_bytes: u64,
+    signature: &Signature,
+    settings: &VersionSettings,
+) -> Result<Vec<Event>, Rejection> {
+    let existing = state.models.get(model.as_str());
+    let ordinal = existing.map_or(Ordinal::new(1), |model| model.next_ordinal);
+    if existing.is_none() && state.models.by_name.len() >= MODELS_MAX {
+        return Err(Rejection::LimitReached {
+            what: "the number of models".into(),
+            limit: MODELS_MAX as u64,
+        });
+    }
+    if existing.is_some_and(|model| model.versions.len() >= VERSIONS_PER_MODEL_MAX) {
+        return Err(Rejection::LimitReached {
+            what: format!("the number of versions of model '{model}'"),
+            limit: VERSIONS_PER_MODEL_MAX as u64,
+        });
+    }
+    let label = match label {
+        Some(label) => label.clone(),
+        None => match format!("v{ordinal}").parse() {
+            Ok(label) => label,
+            Err(_) => return Err(Rejection::UnknownModel(model.clone())),
+        },
+    };
+    let taken = existing.and_then(|model| model.version(&VersionRef::Label(label.clone())));
+    if let Some(version) = taken {
+        if version.digest == digest && version.settings == *settings {
+            return Ok(vec![]);
+        }
+        return Err(Rejection::LabelTaken { model: model.clone(), label, ordinal: version.ordinal });
+    }
+    Ok(vec![Event::Model(ModelEvent::VersionRegistered {
+        model: model.clone(),
+        ordinal,
+        label,
+        digest,
+        size_bytes,
+        signature: signature.clone(),
+        settings: *settings,
+    })])
+}
+
+/// The first version of a model that becomes ready gets the whole route: push,
+/// and it answers.
+fn decide_ready(state: &State, model: &ModelName, ordinal: Ordinal) -> Result<Vec<Event>, Rejection> {
+    let version = find(state, model, &VersionRef::Ordinal(ordinal))?;
+    if version.phase == Phase::Ready {
+        return Ok(vec![]);
+    }
+    let mut events = vec![Event::Model(ModelEvent::VersionReady { model: model.clone(), ordinal })];
+    if state.routes.get(model.as_str()).is_none() {
+        events.push(Event::Route(RouteEvent::RouteSet {
+            model: model.clone(),
+            weights: vec![(ordinal, PartsPerMillion::WHOLE)],
+        }));
+    }
+    Ok(events)
+}
+
+fn find<'a>(state: &'a State, model: &ModelName, wanted: &VersionRef) -> Result<&'a Version, Rejection> {
+    let found = state.models.get(model.as_str()).ok_or_else(|| Rejection::UnknownModel(model.clone()))?;
+    let version = found
+        .version(wanted)
+        .ok_or_else(|| Rejection::UnknownVersion { model: model.clone(), version: wanted.to_string() })?;
+    Ok(version)
+}
+
+pub(super) fn evolve(state: &mut State, context: &EntryContext, event: &ModelEvent) {
+    match event {
+        ModelEvent::VersionRegistered { model, ordinal, label, digest, size_bytes, signature, settings } => {
+            if state.models.get(model.as_str()).is_none() {
+                state.models.insert(Model {
+                    id: context.log_index.get(),
+                    name: model.clone(),
+                    next_ordinal: Ordinal::new(1),
+                    replicas: 0,
+                    versions: OrdMap::new(),
+                });
+            }
+            let version = Version {
+                ordinal: *ordinal,
+                label: label.clone(),
+                digest: *digest,
+                size_bytes: *size_bytes,
+                signature: signature.clone(),
+                settings: *settings,
+                phase: Phase::Registered,
+            };
+            state.models.update(model, |model| {
+                model.next_ordinal = Ordinal::new(ordinal.get() + 1);
+                model.versions.insert(*ordinal, Arc::new(version));
+            });
+        }
+        ModelEvent::VersionReady { model, ordinal } => {
+            state.models.update_version(model, *ordinal, |version| version.phase = Phase::Ready);
+        }
+        ModelEvent::VersionFailed { model, ordinal, reason } => {
+            state.models.update_version(model, *ordinal, |version| {
+                version.phase = Phase::Failed(reason.clone());
+            });
+        }
+        ModelEvent::VersionDeleted { model, ordinal } => {
+            state.models.update(model, |model| {
+                model.versions.remove(ordinal);
+            });
+        }
+        ModelEvent::ModelDeleted { model } => {
+            state.models.by_name.remove(model);
+            state.routes.remove(model);
+        }
+        ModelEvent::PlacementSet { model, replicas } => {
+            state.models.update(model, |model| model.replicas = *replicas);
+        }
+    }
+}
+
+/// The epoch at which a model's route was last set, if it has one.
+pub fn route_epoch(state: &State, model: &str) -> Option<Epoch> {
+    state.routes.get(model).map(|route| route.epoch)
+}

@@ -1,0 +1,129 @@
+//! Why a command is refused: the same value on every node.
+
+use super::identifiers::{Epoch, FeatureLevel, ModelName, NodeId, Ordinal, VersionLabel};
+
+/// A refusal. Replicated as a success is: a retry gets it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such model.
+    #[error("model '{0}' is not found; `starling get models` lists what there is")]
+    UnknownModel(ModelName),
+    /// No such version.
+    #[error("model '{model}' has no version '{version}'; `starling get versions` lists what there is")]
+    UnknownVersion {
+        /// The model.
+        model: ModelName,
+        /// The label or ordinal that was asked for.
+        version: String,
+    },
+    /// No such node.
+    #[error("node {0} is not a member; `starling get nodes` lists who is")]
+    UnknownNode(NodeId),
+    /// The label belongs to other bytes or other settings.
+    #[error(
+        "model '{model}' already has a version '{label}' (ordinal {ordinal}) with other bytes or settings; versions are immutable, push under another label"
+    )]
+    LabelTaken {
+        /// The model.
+        model: ModelName,
+        /// The label.
+        label: VersionLabel,
+        /// The version that has it.
+        ordinal: Ordinal,
+    },
+    /// A route may name only ready versions.
+    #[error(
+        "version '{label}' of model '{model}' is not ready on the nodes that should serve it; wait for it, or see why with `starling get versions {model}`"
+    )]
+    VersionNotReady {
+        /// The model.
+        model: ModelName,
+        /// The version's label.
+        label: VersionLabel,
+    },
+    /// A version that a route names cannot be deleted.
+    #[error("version '{label}' of model '{model}' is in its route; move the route away first")]
+    VersionInRoute {
+        /// The model.
+        model: ModelName,
+        /// The version's label.
+        label: VersionLabel,
+    },
+    /// Weights must sum to the whole.
+    #[error("the weights of model '{model}' sum to {sum_ppm} parts per million instead of 1000000")]
+    WeightsDoNotSum {
+        /// The model.
+        model: ModelName,
+        /// What they sum to.
+        sum_ppm: u64,
+    },
+    /// The same version twice in one route.
+    #[error("version '{version}' is named twice in the route of model '{model}'")]
+    VersionNamedTwice {
+        /// The model.
+        model: ModelName,
+        /// The label or ordinal.
+        version: String,
+    },
+    /// Somebody else changed the route in between.
+    #[error(
+        "the route of model '{model}' is at epoch {found}, not {expected}: somebody changed it in between; read it again"
+    )]
+    EpochMismatch {
+        /// The model.
+        model: ModelName,
+        /// What the command expected.
+        expected: Epoch,
+        /// What it is.
+        found: Epoch,
+    },
+    /// The last node cannot be removed or drained.
+    #[error("node {0} is the last one that can serve; add another first")]
+    LastNode(NodeId),
+    /// The cluster has another id.
+    #[error("the cluster already has the id {0}")]
+    AlreadyFounded(String),
+    /// The cluster has no id yet.
+    #[error("the cluster is not founded yet; try again")]
+    NotFounded,
+    /// A member cannot read that level.
+    #[error(
+        "feature level {wanted} cannot be raised to: node {node} can read {max} at most; update it first"
+    )]
+    FeatureLevelTooHigh {
+        /// What was asked for.
+        wanted: FeatureLevel,
+        /// Who cannot.
+        node: NodeId,
+        /// What it can.
+        max: FeatureLevel,
+    },
+    /// The command needs a higher feature level than the cluster's.
+    #[error(
+        "this command needs feature level {needed}, the cluster is at {current}; update every node first"
+    )]
+    FeatureNotEnabled {
+        /// Needed.
+        needed: FeatureLevel,
+        /// In force.
+        current: FeatureLevel,
+    },
+    /// A node that cannot read what the cluster writes.
+    #[error(
+        "this cluster writes feature level {cluster}, the node can read {node} at most; update it before it joins"
+    )]
+    NodeTooOld {
+        /// The cluster's level.
+        cluster: FeatureLevel,
+        /// The node's.
+        node: FeatureLevel,
+    },
+    /// A limit that keeps the state small.
+    #[error("{what} is limited to {limit}")]
+    LimitReached {
+        /// What.
+        what: String,
+        /// How many.
+        limit: u64,
+    },
+}
