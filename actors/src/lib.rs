@@ -1,1 +1,4 @@
-//! placeholder
+//! What a node does with the replicated state. One folder per kind of work,
+//! each with a supervisor at its root.
+
+pub mod inference;
