@@ -11,4 +11,5 @@ pub mod flock;
 pub mod gossip;
 pub mod history;
 pub mod peers;
+pub mod raft_types;
 pub mod state;
