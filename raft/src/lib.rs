@@ -10,6 +10,7 @@ pub mod consensus;
 pub mod flock;
 pub mod gossip;
 pub mod history;
+pub mod log_store;
 pub mod peers;
 pub mod raft_types;
 pub mod state;
