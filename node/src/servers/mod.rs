@@ -1,0 +1,1 @@
+//! What listens: gRPC, REST, metrics, and the layers before them.
