@@ -14,3 +14,5 @@ pub mod log_store;
 pub mod peers;
 pub mod raft_types;
 pub mod state;
+pub mod raft_config;
+pub mod wire;
