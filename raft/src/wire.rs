@@ -138,9 +138,9 @@ pub fn append_response_to_wire(response: &AppendEntriesResponse<TypeConfig>) -> 
     use peer::append_entries_response::Result as Wire;
     let result = match response {
         AppendEntriesResponse::Success => Wire::Success(true),
-        AppendEntriesResponse::PartialSuccess(matching) => Wire::PartialSuccess(peer::PartialSuccess {
-            matching: matching.as_ref().map(log_id_to_wire),
-        }),
+        AppendEntriesResponse::PartialSuccess(matching) => {
+            Wire::PartialSuccess(peer::PartialSuccess { matching: matching.as_ref().map(log_id_to_wire) })
+        }
         AppendEntriesResponse::Conflict => Wire::Conflict(true),
         AppendEntriesResponse::HigherVote(vote) => Wire::HigherVote(vote_to_wire(vote)),
     };

@@ -54,7 +54,9 @@ pub enum OpenError {
         dir: PathBuf,
     },
     /// The directory cannot be read or written.
-    #[error("the log in {dir} cannot be opened: {source}; check the directory's owner, its mode and free space")]
+    #[error(
+        "the log in {dir} cannot be opened: {source}; check the directory's owner, its mode and free space"
+    )]
     Unreadable {
         /// The log's directory.
         dir: PathBuf,
@@ -62,7 +64,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The log is intact in itself but behind what this node once acknowledged.
-    #[error("the log in {dir} has lost acknowledged writes: {what}; this node must not vote under its identity again")]
+    #[error(
+        "the log in {dir} has lost acknowledged writes: {what}; this node must not vote under its identity again"
+    )]
     LostWrites {
         /// The log's directory.
         dir: PathBuf,
