@@ -6,10 +6,16 @@
 //!               ↘ forward                                   (another node)
 //! ```
 
+pub mod decision_ids;
 pub mod error;
 pub mod host;
+pub mod latency_sketch;
+pub mod router;
+pub mod routing_table;
 pub mod runtime;
 pub mod serve;
+#[cfg(test)]
+mod test_states;
 
 pub use error::InferError;
 pub use host::{Answer, LoadedVersion, VersionHost, VersionKey};

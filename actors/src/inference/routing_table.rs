@@ -1,0 +1,194 @@
+//! What a request needs to know about all models, immutable, made from the
+//! replicated state: one load, one hash, one look-up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use starling_raft::state::{Model, ModelName, Ordinal, Phase, Route, State, Version, VersionRef};
+
+use super::VersionKey;
+
+/// A version, wherever it is: model ids and ordinals are never used twice, so
+/// this is never another artefact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionId {
+    /// The model's id.
+    pub model_id: u64,
+    /// Which of its versions.
+    pub ordinal: Ordinal,
+}
+
+/// What a bucket is drawn for. Each purpose has its own salt, so that who takes
+/// part in an experiment says nothing about which arm they get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrawPurpose {
+    /// Which version answers.
+    Arm,
+    /// Who takes part in an experiment.
+    Enrolment,
+}
+
+/// Salts the draws of one model for one purpose: the same on every node, and at
+/// every epoch.
+pub fn salt(purpose: DrawPurpose, model_id: u64) -> [u8; 9] {
+    let mut salt = [0; 9];
+    salt[0] = match purpose {
+        DrawPurpose::Arm => b'a',
+        DrawPurpose::Enrolment => b'e',
+    };
+    salt[1..].copy_from_slice(&model_id.to_le_bytes());
+    salt
+}
+
+/// One version, with what each request would otherwise compute anew.
+#[derive(Debug)]
+pub struct RoutedVersion {
+    /// Which, cheap to compare.
+    pub id: VersionId,
+    /// Which, as the host knows it.
+    pub key: VersionKey,
+    /// As the log knows it.
+    pub version: Arc<Version>,
+    /// The ordinal as `model_version` on the wire.
+    pub ordinal_text: String,
+    /// Its part of the route as a probability; 0 outside it.
+    pub propensity: f64,
+}
+
+/// One model: its versions and its route.
+#[derive(Debug)]
+pub struct RoutedModel {
+    /// As the log knows it.
+    pub model: Arc<Model>,
+    /// Absent until a version is ready.
+    pub route: Option<Arc<Route>>,
+    /// For drawing the arm.
+    pub arm_salt: [u8; 9],
+    by_ordinal: HashMap<Ordinal, Arc<RoutedVersion>>,
+    by_label: HashMap<String, Arc<RoutedVersion>>,
+}
+
+impl RoutedModel {
+    fn new(model: &Arc<Model>, route: Option<&Arc<Route>>) -> Self {
+        let weight_of = |ordinal: Ordinal| {
+            let weights = route.map_or(&[][..], |route| &route.weights);
+            weights.iter().find(|(named, _)| *named == ordinal).map_or(0, |(_, weight)| weight.get())
+        };
+        let mut by_ordinal = HashMap::with_capacity(model.versions.len());
+        let mut by_label = HashMap::with_capacity(model.versions.len());
+        for version in model.versions.values() {
+            let routed = Arc::new(RoutedVersion {
+                id: VersionId { model_id: model.id, ordinal: version.ordinal },
+                key: VersionKey { model: model.name.clone(), ordinal: version.ordinal },
+                version: Arc::clone(version),
+                ordinal_text: version.ordinal.to_string(),
+                propensity: f64::from(weight_of(version.ordinal)) / 1_000_000.0,
+            });
+            by_label.insert(version.label.as_str().to_owned(), Arc::clone(&routed));
+            by_ordinal.insert(version.ordinal, routed);
+        }
+        Self {
+            model: Arc::clone(model),
+            route: route.map(Arc::clone),
+            arm_salt: salt(DrawPurpose::Arm, model.id),
+            by_ordinal,
+            by_label,
+        }
+    }
+
+    fn is_made_from(&self, model: &Arc<Model>, route: Option<&Arc<Route>>) -> bool {
+        let same_route = match (&self.route, route) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        same_route && Arc::ptr_eq(&self.model, model)
+    }
+
+    /// By ordinal.
+    pub fn version(&self, ordinal: Ordinal) -> Option<&Arc<RoutedVersion>> {
+        self.by_ordinal.get(&ordinal)
+    }
+
+    /// As a client names it: by ordinal or by label.
+    pub fn version_named(&self, text: &str) -> Option<&Arc<RoutedVersion>> {
+        match text.parse::<VersionRef>() {
+            Ok(VersionRef::Ordinal(ordinal)) => self.by_ordinal.get(&ordinal),
+            Ok(VersionRef::Label(label)) => self.by_label.get(label.as_str()),
+            Err(_) => None,
+        }
+    }
+
+    /// In order of ordinal.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<RoutedVersion>> {
+        self.model.versions.keys().filter_map(|ordinal| self.by_ordinal.get(ordinal))
+    }
+
+    /// Those that the route names, in order of ordinal.
+    pub fn versions_in_route(&self) -> impl Iterator<Item = &Arc<RoutedVersion>> {
+        let weights = self.route.as_ref().map_or(&[][..], |route| &route.weights);
+        weights.iter().filter_map(|(ordinal, _)| self.by_ordinal.get(ordinal))
+    }
+
+    /// What describes the model where no version is named: the one with the
+    /// greatest weight (of equals the newest), else the newest ready one, else
+    /// the newest.
+    pub fn representative(&self) -> Option<&Arc<RoutedVersion>> {
+        let rank = |version: &&Arc<RoutedVersion>| {
+            let weight_ppm = (version.propensity * 1_000_000.0) as u32;
+            (weight_ppm, version.version.phase == Phase::Ready, version.id.ordinal)
+        };
+        self.versions().max_by_key(rank)
+    }
+
+    /// The epoch of the route; 0 if there is none.
+    pub fn epoch(&self) -> u64 {
+        self.route.as_ref().map_or(0, |route| route.epoch.get())
+    }
+}
+
+/// All models.
+#[derive(Debug, Default)]
+pub struct RoutingTable {
+    by_name: HashMap<ModelName, Arc<RoutedModel>>,
+}
+
+impl RoutingTable {
+    /// The table for a state; models that have not changed are shared with this
+    /// one. `None` if nothing has changed.
+    pub fn updated(&self, state: &State) -> Option<Self> {
+        let mut by_name = HashMap::new();
+        let mut changed = false;
+        for model in state.models.iter() {
+            let route = state.routes.get(model.name.as_str());
+            let known = self.by_name.get(&model.name).filter(|known| known.is_made_from(model, route));
+            let routed = match known {
+                Some(known) => Arc::clone(known),
+                None => {
+                    changed = true;
+                    Arc::new(RoutedModel::new(model, route))
+                }
+            };
+            by_name.insert(model.name.clone(), routed);
+        }
+        changed |= by_name.len() != self.by_name.len();
+        changed.then_some(Self { by_name })
+    }
+
+    /// By name.
+    pub fn model(&self, name: &str) -> Option<&Arc<RoutedModel>> {
+        self.by_name.get(name)
+    }
+
+    /// In no particular order.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<RoutedModel>> {
+        self.by_name.values()
+    }
+
+    /// In order of name.
+    pub fn models_by_name(&self) -> Vec<&Arc<RoutedModel>> {
+        let mut models: Vec<_> = self.by_name.values().collect();
+        models.sort_by(|left, right| left.model.name.cmp(&right.model.name));
+        models
+    }
+}

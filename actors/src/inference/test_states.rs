@@ -1,0 +1,109 @@
+//! Replicated states for tests, made by applying real commands.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
+use starling_raft::state::{
+    Addresses, ArtefactDigest, Command, EntryContext, FeatureLevel, LogIndex, LogTime, MemberCommand,
+    ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal, RequestId, RouteCommand, Signature,
+    State, WallTime,
+};
+use uuid::Uuid;
+
+/// A state and the index of its last entry.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TestState {
+    pub(crate) state: State,
+    pub(crate) index: u64,
+}
+
+impl TestState {
+    /// Applies a command that must be accepted; answers with what it created.
+    pub(crate) fn apply(&mut self, command: Command) -> Option<u64> {
+        self.index += 1;
+        let context = EntryContext {
+            log_index: LogIndex::new(self.index),
+            log_time: LogTime::from_micros(self.index),
+            wall_time: WallTime::from_unix_micros(self.index),
+            principal: Principal::local(),
+            request_id: RequestId::new(Uuid::from_u128(u128::from(self.index))),
+        };
+        let (_, outcome) = self.state.apply(&context, &command);
+        outcome.expect("the command is accepted").created
+    }
+
+    /// Registers a version with the next default label.
+    pub(crate) fn register(&mut self, model: &str) -> Ordinal {
+        let created = self.apply(Command::Model(ModelCommand::RegisterVersion {
+            model: model.parse().unwrap(),
+            label: None,
+            digest: ArtefactDigest::new([7; 32]),
+            size_bytes: 3,
+            signature: signature(true),
+            settings: VersionSettings { max_queue: self.index as u32, ..VersionSettings::default() },
+        }));
+        Ordinal::new(created.unwrap())
+    }
+
+    /// Marks a version ready.
+    pub(crate) fn ready(&mut self, model: &str, ordinal: Ordinal) {
+        self.apply(Command::Model(ModelCommand::MarkReady { model: model.parse().unwrap(), ordinal }));
+    }
+
+    /// Marks a version failed.
+    pub(crate) fn failed(&mut self, model: &str, ordinal: Ordinal, reason: &str) {
+        let reason = reason.to_owned();
+        let model = model.parse().unwrap();
+        self.apply(Command::Model(ModelCommand::MarkFailed { model, ordinal, reason }));
+    }
+
+    /// Sets a route, such as `[("v1", 900_000), ("v2", 100_000)]`.
+    pub(crate) fn route(&mut self, model: &str, weights: &[(&str, u32)]) {
+        let weights = weights
+            .iter()
+            .map(|(version, ppm)| (version.parse().unwrap(), PartsPerMillion::new(*ppm).unwrap()))
+            .collect();
+        let model = model.parse().unwrap();
+        self.apply(Command::Route(RouteCommand::Set { model, weights, expected_epoch: None }));
+    }
+
+    /// A new member.
+    pub(crate) fn join(&mut self) -> NodeId {
+        let created = self.apply(Command::Member(MemberCommand::Join {
+            node_uuid: NodeUuid::new(Uuid::from_u128(u128::from(self.index) + 1_000_000)),
+            addresses: Addresses::default(),
+            labels: BTreeMap::new(),
+            max_feature_level: FeatureLevel::new(1),
+            starling_version: "0.1.0".to_owned(),
+        }));
+        NodeId::new(created.unwrap())
+    }
+
+    /// Keeps work away from a member.
+    pub(crate) fn drain(&mut self, node_id: NodeId) {
+        self.apply(Command::Member(MemberCommand::Drain { node_id }));
+    }
+
+    /// Says on how many nodes a model is to be loaded.
+    pub(crate) fn replicas(&mut self, model: &str, replicas: u32) {
+        let model = model.parse().unwrap();
+        self.apply(Command::Model(ModelCommand::SetPlacement { model, replicas }));
+    }
+
+    /// Takes a model away.
+    pub(crate) fn delete(&mut self, model: &str) {
+        self.apply(Command::Model(ModelCommand::DeleteModel { model: model.parse().unwrap() }));
+    }
+}
+
+/// `x: FP32 [-1, 4]` to `y: FP32 [-1, 2]`.
+pub(crate) fn signature(batchable: bool) -> Signature {
+    let tensor = |name: &str, columns| TensorSpec {
+        name: name.to_owned(),
+        data_type: DataType::Fp32,
+        shape: vec![-1, columns],
+        optional: false,
+    };
+    Signature { inputs: vec![tensor("x", 4)], outputs: vec![tensor("y", 2)], batchable }
+}
