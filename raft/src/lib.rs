@@ -6,7 +6,9 @@
 //! holds a [`flock::Flock`] and knows nothing of Raft.
 
 pub mod artefacts;
+pub mod codec;
 pub mod consensus;
+pub mod envelope;
 pub mod flock;
 pub mod gossip;
 pub mod history;

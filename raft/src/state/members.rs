@@ -15,6 +15,9 @@ pub const NODE_ID_OFFSET: u64 = 1_000;
 /// The founder is the one member that Raft knows before any join entry.
 pub const FOUNDER_NODE_ID: NodeId = NodeId::new(NODE_ID_OFFSET);
 
+/// Removed node ids that are remembered, so that whoever still uses one is told.
+pub const REMOVED_MAX: usize = 10_000;
+
 /// Where a node can be reached, as `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Addresses {
@@ -51,6 +54,8 @@ pub struct Member {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
     by_id: OrdMap<NodeId, Arc<Member>>,
+    /// The latest [`REMOVED_MAX`] removed ids, and the UUID that each had.
+    removed: OrdMap<NodeId, NodeUuid>,
 }
 
 /// What is asked about members.
@@ -79,6 +84,13 @@ pub enum MemberCommand {
     Undrain {
         /// Whom.
         node_id: NodeId,
+    },
+    /// Replace a member's labels. Needs feature level 2.
+    SetLabels {
+        /// Whose.
+        node_id: NodeId,
+        /// All of them.
+        labels: BTreeMap<String, String>,
     },
     /// Take it out for good. Its id is never used again.
     Remove {
@@ -134,6 +146,13 @@ pub enum MemberEvent {
         /// Who.
         node_id: NodeId,
     },
+    /// A member's labels were replaced. From feature level 2 on.
+    NodeLabelsSet {
+        /// Whose.
+        node_id: NodeId,
+        /// All of them.
+        labels: BTreeMap<String, String>,
+    },
 }
 
 impl MemberEvent {
@@ -145,6 +164,7 @@ impl MemberEvent {
             Self::NodeDrained { .. } => "NodeDrained",
             Self::NodeUndrained { .. } => "NodeUndrained",
             Self::NodeRemoved { .. } => "NodeRemoved",
+            Self::NodeLabelsSet { .. } => "NodeLabelsSet",
         }
     }
 }
@@ -168,6 +188,27 @@ impl Members {
     /// Puts a member in as it is: for snapshots.
     pub(crate) fn insert(&mut self, member: Member) {
         self.by_id.insert(member.node_id, Arc::new(member));
+    }
+
+    /// Whether this id belonged to a node that was removed. Whoever still uses
+    /// it is to be refused and told so; a removed node that wants back gets a
+    /// new id.
+    pub fn was_removed(&self, node_id: NodeId) -> bool {
+        self.removed.contains_key(&node_id)
+    }
+
+    /// The removed ids that are remembered, in order: for snapshots.
+    pub fn removed(&self) -> impl Iterator<Item = (NodeId, NodeUuid)> {
+        self.removed.iter().map(|(node_id, node_uuid)| (*node_id, *node_uuid))
+    }
+
+    /// Remembers a removed id; beyond [`REMOVED_MAX`] the smallest (the oldest
+    /// member) is forgotten.
+    pub(crate) fn remember_removed(&mut self, node_id: NodeId, node_uuid: NodeUuid) {
+        self.removed.insert(node_id, node_uuid);
+        if self.removed.len() > REMOVED_MAX {
+            self.removed = self.removed.without_min().1;
+        }
     }
 
     fn update(&mut self, node_id: NodeId, change: impl FnOnce(&mut Member)) {
@@ -232,6 +273,13 @@ pub(super) fn decide(
             }
             vec![MemberEvent::NodeUndrained { node_id: *node_id }]
         }
+        MemberCommand::SetLabels { node_id, labels } => {
+            let member = members.get(*node_id).ok_or(Rejection::UnknownNode(*node_id))?;
+            if member.labels == *labels {
+                return Ok(vec![]);
+            }
+            vec![MemberEvent::NodeLabelsSet { node_id: *node_id, labels: labels.clone() }]
+        }
         MemberCommand::Remove { node_id } => {
             members.get(*node_id).ok_or(Rejection::UnknownNode(*node_id))?;
             require_another_server(state, *node_id)?;
@@ -272,8 +320,13 @@ pub(super) fn evolve(state: &mut State, event: &MemberEvent) {
         MemberEvent::NodeUndrained { node_id } => {
             members.update(*node_id, |member| member.draining = false);
         }
+        MemberEvent::NodeLabelsSet { node_id, labels } => {
+            members.update(*node_id, |member| member.labels = labels.clone());
+        }
         MemberEvent::NodeRemoved { node_id } => {
-            members.by_id.remove(node_id);
+            if let Some(member) = members.by_id.remove(node_id) {
+                members.remember_removed(*node_id, member.node_uuid);
+            }
         }
     }
 }

@@ -45,6 +45,18 @@ pub enum Command {
     Route(RouteCommand),
 }
 
+impl Command {
+    /// The feature level that the cluster must have before this is accepted:
+    /// below it, a member might not be able to read what it causes.
+    pub fn feature_level(&self) -> FeatureLevel {
+        match self {
+            Self::Cluster(ClusterCommand::Found { .. }) => FeatureLevel::new(0),
+            Self::Member(MemberCommand::SetLabels { .. }) => FeatureLevel::new(2),
+            Self::Cluster(_) | Self::Member(_) | Self::Model(_) | Self::Route(_) => FeatureLevel::new(1),
+        }
+    }
+}
+
 /// What happened. Events are kept for ever; commands are not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -117,12 +129,24 @@ impl State {
     /// Decides a command without changing anything: the events it causes, or
     /// why it is refused. No events: the state already is what was asked for.
     pub fn decide(&self, context: &EntryContext, command: &Command) -> Result<Vec<Event>, Rejection> {
+        self.require_feature_level(command)?;
         match command {
             Command::Cluster(command) => cluster::decide(self, command),
             Command::Member(command) => members::decide(self, context, command),
             Command::Model(command) => models::decide(self, command),
             Command::Route(command) => routes::decide(self, command),
         }
+    }
+
+    fn require_feature_level(&self, command: &Command) -> Result<(), Rejection> {
+        let (needed, current) = (command.feature_level(), self.cluster.feature_level);
+        if needed <= current {
+            return Ok(());
+        }
+        if self.cluster.id.is_none() {
+            return Err(Rejection::NotFounded);
+        }
+        Err(Rejection::FeatureNotEnabled { needed, current })
     }
 
     /// Folds one event in. Events are facts: this cannot fail.

@@ -12,6 +12,8 @@ use super::{
 
 /// Models in one cluster.
 pub const MODELS_MAX: usize = 10_000;
+/// Deleted names whose ordinals are remembered.
+pub const RETIRED_MAX: usize = 10_000;
 /// Versions of one model.
 pub const VERSIONS_PER_MODEL_MAX: usize = 1_000;
 
@@ -140,6 +142,10 @@ impl Model {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Models {
     by_name: OrdMap<ModelName, Arc<Model>>,
+    /// For names that were deleted, the ordinal that the next version would
+    /// have got. Were a model of the same name to count from 1 again, a late
+    /// report about the old version 1 would be taken for the new one.
+    retired: OrdMap<ModelName, Ordinal>,
 }
 
 /// What is asked about models.
@@ -234,6 +240,13 @@ pub enum ModelEvent {
         /// Why.
         reason: String,
     },
+    /// The same bytes were pushed again after a failure: it is loaded anew.
+    VersionRetried {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        ordinal: Ordinal,
+    },
     /// Gone.
     VersionDeleted {
         /// The model.
@@ -262,6 +275,7 @@ impl ModelEvent {
             Self::VersionRegistered { .. } => "VersionRegistered",
             Self::VersionReady { .. } => "VersionReady",
             Self::VersionFailed { .. } => "VersionFailed",
+            Self::VersionRetried { .. } => "VersionRetried",
             Self::VersionDeleted { .. } => "VersionDeleted",
             Self::ModelDeleted { .. } => "ModelDeleted",
             Self::PlacementSet { .. } => "PlacementSet",
@@ -288,6 +302,26 @@ impl Models {
     /// Whether any version of any model refers to these bytes.
     pub fn refers_to(&self, digest: ArtefactDigest) -> bool {
         self.iter().any(|model| model.versions.values().any(|version| version.digest == digest))
+    }
+
+    /// Deleted names and their next ordinals: for snapshots.
+    pub fn retired(&self) -> impl Iterator<Item = (&ModelName, Ordinal)> {
+        self.retired.iter().map(|(name, next)| (name, *next))
+    }
+
+    /// Remembers where a deleted name's ordinals ended; beyond [`RETIRED_MAX`]
+    /// the first name is forgotten.
+    pub(crate) fn retire(&mut self, name: ModelName, next_ordinal: Ordinal) {
+        self.retired.insert(name, next_ordinal);
+        if self.retired.len() > RETIRED_MAX {
+            self.retired = self.retired.without_min().1;
+        }
+    }
+
+    /// The ordinal that the next version of this name gets.
+    fn next_ordinal(&self, name: &ModelName) -> Ordinal {
+        let living = self.by_name.get(name).map(|model| model.next_ordinal);
+        living.or_else(|| self.retired.get(name).copied()).unwrap_or(Ordinal::new(1))
     }
 
     fn update(&mut self, name: &ModelName, change: impl FnOnce(&mut Model)) {
@@ -358,7 +392,7 @@ fn decide_register(
     settings: &VersionSettings,
 ) -> Result<Vec<Event>, Rejection> {
     let existing = state.models.get(model.as_str());
-    let ordinal = existing.map_or(Ordinal::new(1), |model| model.next_ordinal);
+    let ordinal = state.models.next_ordinal(model);
     if existing.is_none() && state.models.by_name.len() >= MODELS_MAX {
         return Err(Rejection::LimitReached {
             what: "the number of models".into(),
@@ -381,7 +415,7 @@ fn decide_register(
     let taken = existing.and_then(|model| model.version(&VersionRef::Label(label.clone())));
     if let Some(version) = taken {
         if version.digest == digest && version.settings == *settings {
-            return Ok(vec![]);
+            return Ok(retry_if_failed(model, version));
         }
         return Err(Rejection::LabelTaken { model: model.clone(), label, ordinal: version.ordinal });
     }
@@ -394,6 +428,18 @@ fn decide_register(
         signature: signature.clone(),
         settings: *settings,
     })])
+}
+
+/// Bytes that are here already need nothing, unless they could not be loaded:
+/// then the push asks to try again, under the same ordinal.
+fn retry_if_failed(model: &ModelName, version: &Version) -> Vec<Event> {
+    match version.phase {
+        Phase::Registered | Phase::Ready => vec![],
+        Phase::Failed(_) => vec![Event::Model(ModelEvent::VersionRetried {
+            model: model.clone(),
+            ordinal: version.ordinal,
+        })],
+    }
 }
 
 /// The first version of a model that becomes ready gets the whole route: push,
@@ -442,6 +488,7 @@ pub(super) fn evolve(state: &mut State, context: &EntryContext, event: &ModelEve
                 settings: *settings,
                 phase: Phase::Registered,
             };
+            state.models.retired.remove(model);
             state.models.update(model, |model| {
                 model.next_ordinal = Ordinal::new(ordinal.get() + 1);
                 model.versions.insert(*ordinal, Arc::new(version));
@@ -455,13 +502,18 @@ pub(super) fn evolve(state: &mut State, context: &EntryContext, event: &ModelEve
                 version.phase = Phase::Failed(reason.clone());
             });
         }
+        ModelEvent::VersionRetried { model, ordinal } => {
+            state.models.update_version(model, *ordinal, |version| version.phase = Phase::Registered);
+        }
         ModelEvent::VersionDeleted { model, ordinal } => {
             state.models.update(model, |model| {
                 model.versions.remove(ordinal);
             });
         }
         ModelEvent::ModelDeleted { model } => {
-            state.models.by_name.remove(model);
+            if let Some(deleted) = state.models.by_name.remove(model) {
+                state.models.retire(model.clone(), deleted.next_ordinal);
+            }
             state.routes.remove(model);
         }
         ModelEvent::PlacementSet { model, replicas } => {

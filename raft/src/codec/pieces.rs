@@ -1,0 +1,292 @@
+//! Frozen pieces that several stored types contain. Frozen as they are: a
+//! change is a new piece in a new version of whatever contains it.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{CodecError, Decode, Encode, invalid};
+use crate::state::models::{DataType, TensorSpec, VersionSettings};
+use crate::state::{
+    Addresses, ArtefactDigest, ModelName, NodeUuid, Ordinal, PartsPerMillion, Phase, RequestId, Signature,
+    VersionLabel, VersionRef,
+};
+
+pub(super) type LabelsV1 = BTreeMap<String, String>;
+pub(super) type UuidV1 = [u8; 16];
+/// Ordinal and parts per million.
+pub(super) type WeightsV1 = Vec<(u64, u32)>;
+
+#[derive(Encode, Decode)]
+pub(super) struct AddressesV1 {
+    peer: String,
+    grpc: String,
+    rest: String,
+    metrics: String,
+}
+
+impl From<&Addresses> for AddressesV1 {
+    fn from(live: &Addresses) -> Self {
+        let Addresses { peer, grpc, rest, metrics } = live.clone();
+        Self { peer, grpc, rest, metrics }
+    }
+}
+
+impl From<AddressesV1> for Addresses {
+    fn from(frozen: AddressesV1) -> Self {
+        let AddressesV1 { peer, grpc, rest, metrics } = frozen;
+        Self { peer, grpc, rest, metrics }
+    }
+}
+
+#[derive(Encode, Decode)]
+pub(super) enum DataTypeV1 {
+    Bool,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Fp16,
+    Bf16,
+    Fp32,
+    Fp64,
+    Bytes,
+}
+
+impl From<DataType> for DataTypeV1 {
+    fn from(live: DataType) -> Self {
+        match live {
+            DataType::Bool => Self::Bool,
+            DataType::Uint8 => Self::Uint8,
+            DataType::Uint16 => Self::Uint16,
+            DataType::Uint32 => Self::Uint32,
+            DataType::Uint64 => Self::Uint64,
+            DataType::Int8 => Self::Int8,
+            DataType::Int16 => Self::Int16,
+            DataType::Int32 => Self::Int32,
+            DataType::Int64 => Self::Int64,
+            DataType::Fp16 => Self::Fp16,
+            DataType::Bf16 => Self::Bf16,
+            DataType::Fp32 => Self::Fp32,
+            DataType::Fp64 => Self::Fp64,
+            DataType::Bytes => Self::Bytes,
+        }
+    }
+}
+
+impl From<DataTypeV1> for DataType {
+    fn from(frozen: DataTypeV1) -> Self {
+        match frozen {
+            DataTypeV1::Bool => Self::Bool,
+            DataTypeV1::Uint8 => Self::Uint8,
+            DataTypeV1::Uint16 => Self::Uint16,
+            DataTypeV1::Uint32 => Self::Uint32,
+            DataTypeV1::Uint64 => Self::Uint64,
+            DataTypeV1::Int8 => Self::Int8,
+            DataTypeV1::Int16 => Self::Int16,
+            DataTypeV1::Int32 => Self::Int32,
+            DataTypeV1::Int64 => Self::Int64,
+            DataTypeV1::Fp16 => Self::Fp16,
+            DataTypeV1::Bf16 => Self::Bf16,
+            DataTypeV1::Fp32 => Self::Fp32,
+            DataTypeV1::Fp64 => Self::Fp64,
+            DataTypeV1::Bytes => Self::Bytes,
+        }
+    }
+}
+
+#[derive(Encode, Decode)]
+pub(super) struct TensorSpecV1 {
+    name: String,
+    data_type: DataTypeV1,
+    shape: Vec<i64>,
+    optional: bool,
+}
+
+impl From<&TensorSpec> for TensorSpecV1 {
+    fn from(live: &TensorSpec) -> Self {
+        let TensorSpec { name, data_type, shape, optional } = live.clone();
+        Self { name, data_type: data_type.into(), shape, optional }
+    }
+}
+
+impl From<TensorSpecV1> for TensorSpec {
+    fn from(frozen: TensorSpecV1) -> Self {
+        let TensorSpecV1 { name, data_type, shape, optional } = frozen;
+        Self { name, data_type: data_type.into(), shape, optional }
+    }
+}
+
+#[derive(Encode, Decode)]
+pub(super) struct SignatureV1 {
+    inputs: Vec<TensorSpecV1>,
+    outputs: Vec<TensorSpecV1>,
+    batchable: bool,
+}
+
+impl From<&Signature> for SignatureV1 {
+    fn from(live: &Signature) -> Self {
+        Self {
+            inputs: live.inputs.iter().map(Into::into).collect(),
+            outputs: live.outputs.iter().map(Into::into).collect(),
+            batchable: live.batchable,
+        }
+    }
+}
+
+impl From<SignatureV1> for Signature {
+    fn from(frozen: SignatureV1) -> Self {
+        Self {
+            inputs: frozen.inputs.into_iter().map(Into::into).collect(),
+            outputs: frozen.outputs.into_iter().map(Into::into).collect(),
+            batchable: frozen.batchable,
+        }
+    }
+}
+
+#[derive(Encode, Decode)]
+pub(super) struct SettingsV1 {
+    max_batch: u32,
+    max_queue_delay_micros: u64,
+    batching_disabled: bool,
+    instances: u32,
+    max_queue: u32,
+    max_run_time_millis: u64,
+    threads: u32,
+}
+
+impl From<&VersionSettings> for SettingsV1 {
+    fn from(live: &VersionSettings) -> Self {
+        let VersionSettings {
+            max_batch,
+            max_queue_delay_micros,
+            batching_disabled,
+            instances,
+            max_queue,
+            max_run_time_millis,
+            threads,
+        } = *live;
+        Self {
+            max_batch,
+            max_queue_delay_micros,
+            batching_disabled,
+            instances,
+            max_queue,
+            max_run_time_millis,
+            threads,
+        }
+    }
+}
+
+impl From<SettingsV1> for VersionSettings {
+    fn from(frozen: SettingsV1) -> Self {
+        let SettingsV1 {
+            max_batch,
+            max_queue_delay_micros,
+            batching_disabled,
+            instances,
+            max_queue,
+            max_run_time_millis,
+            threads,
+        } = frozen;
+        Self {
+            max_batch,
+            max_queue_delay_micros,
+            batching_disabled,
+            instances,
+            max_queue,
+            max_run_time_millis,
+            threads,
+        }
+    }
+}
+
+#[derive(Encode, Decode)]
+pub(super) enum PhaseV1 {
+    Registered,
+    Ready,
+    Failed(String),
+}
+
+impl From<&Phase> for PhaseV1 {
+    fn from(live: &Phase) -> Self {
+        match live {
+            Phase::Registered => Self::Registered,
+            Phase::Ready => Self::Ready,
+            Phase::Failed(reason) => Self::Failed(reason.clone()),
+        }
+    }
+}
+
+impl From<PhaseV1> for Phase {
+    fn from(frozen: PhaseV1) -> Self {
+        match frozen {
+            PhaseV1::Registered => Self::Registered,
+            PhaseV1::Ready => Self::Ready,
+            PhaseV1::Failed(reason) => Self::Failed(reason),
+        }
+    }
+}
+
+#[derive(Encode, Decode)]
+pub(super) enum VersionRefV1 {
+    Ordinal(u64),
+    Label(String),
+}
+
+impl From<&VersionRef> for VersionRefV1 {
+    fn from(live: &VersionRef) -> Self {
+        match live {
+            VersionRef::Ordinal(ordinal) => Self::Ordinal(ordinal.get()),
+            VersionRef::Label(label) => Self::Label(label.to_string()),
+        }
+    }
+}
+
+impl TryFrom<VersionRefV1> for VersionRef {
+    type Error = CodecError;
+
+    fn try_from(frozen: VersionRefV1) -> Result<Self, CodecError> {
+        match frozen {
+            VersionRefV1::Ordinal(ordinal) => Ok(Self::Ordinal(Ordinal::new(ordinal))),
+            VersionRefV1::Label(label) => Ok(Self::Label(version_label(&label)?)),
+        }
+    }
+}
+
+pub(super) fn model_name(text: &str) -> Result<ModelName, CodecError> {
+    text.parse().map_err(invalid("model name"))
+}
+
+pub(super) fn version_label(text: &str) -> Result<VersionLabel, CodecError> {
+    text.parse().map_err(invalid("version label"))
+}
+
+pub(super) fn parts_per_million(value: u32) -> Result<PartsPerMillion, CodecError> {
+    PartsPerMillion::new(value).map_err(invalid("weight"))
+}
+
+pub(super) fn weights_v1(live: &[(Ordinal, PartsPerMillion)]) -> WeightsV1 {
+    live.iter().map(|(ordinal, weight)| (ordinal.get(), weight.get())).collect()
+}
+
+pub(super) fn weights(frozen: WeightsV1) -> Result<Vec<(Ordinal, PartsPerMillion)>, CodecError> {
+    let live = |(ordinal, weight)| Ok((Ordinal::new(ordinal), parts_per_million(weight)?));
+    frozen.into_iter().map(live).collect()
+}
+
+pub(super) fn node_uuid(bytes: UuidV1) -> NodeUuid {
+    NodeUuid::new(Uuid::from_bytes(bytes))
+}
+
+pub(super) fn request_id(bytes: UuidV1) -> RequestId {
+    RequestId::new(Uuid::from_bytes(bytes))
+}
+
+pub(super) fn digest(bytes: [u8; 32]) -> ArtefactDigest {
+    ArtefactDigest::new(bytes)
+}
