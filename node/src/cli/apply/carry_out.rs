@@ -1,0 +1,99 @@
+//! Carries a plan out, step by step, and says what it does.
+
+use std::time::{Duration, Instant};
+
+use starling_proto::admin::admin_client::AdminClient;
+use starling_proto::admin::{ListRequest, SetPlacementRequest, SetRouteRequest, Version};
+use tonic::transport::Channel;
+
+use super::super::connection::new_request_id;
+use super::super::route::wire_weights;
+use super::super::{CliError, model, output};
+use super::diff;
+use super::manifest::ModelManifest;
+use super::plan::{Plan, Step};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Stops at the first failure; applying again goes on from there.
+pub async fn carry_out(
+    client: &mut AdminClient<Channel>,
+    manifest: &ModelManifest,
+    plan: &Plan,
+    wait_for_all: bool,
+    timeout: Duration,
+) -> Result<(), CliError> {
+    let name = &manifest.name;
+    for step in &plan.steps {
+        match step {
+            Step::Push { position, label } => {
+                let Some(desired) = manifest.versions.get(*position) else { continue };
+                let answer = model::upload(client, name, label, desired.settings, &desired.artefact).await?;
+                output::print_line(&format!("model {name}: pushed {label} (ordinal {})", answer.ordinal))?;
+            }
+            Step::SetPlacement(replicas) => {
+                let request = SetPlacementRequest {
+                    model: name.clone(),
+                    replicas: *replicas,
+                    request_id: new_request_id(),
+                };
+                client.set_placement(request).await?;
+                output::print_line(&format!("model {name}: placement set to {replicas} replicas (0: every node)"))?;
+            }
+            Step::SetRoute(weights) => {
+                for (version, percent) in weights {
+                    if percent.ppm() > 0 {
+                        wait_until_ready(client, name, version, timeout).await?;
+                    }
+                }
+                let request = SetRouteRequest {
+                    model: name.clone(),
+                    weights: wire_weights(weights),
+                    request_id: new_request_id(),
+                    expected_epoch: 0,
+                };
+                let answer = client.set_route(request).await?.into_inner();
+                let shown: Vec<String> =
+                    weights.iter().map(|(version, percent)| format!("{version}={percent}")).collect();
+                let shown = shown.join(" ");
+                output::print_line(&format!("model {name}: route is {shown} (epoch {})", answer.log_index))?;
+            }
+        }
+    }
+    if wait_for_all {
+        for version in &manifest.versions {
+            wait_until_ready(client, name, &version.label, timeout).await?;
+        }
+    }
+    let kept = diff::kept_line(plan);
+    let result = if plan.steps.is_empty() { "nothing changed" } else { "done" };
+    output::print_line(&format!("model {name}: {result}{kept}"))
+}
+
+async fn wait_until_ready(
+    client: &mut AdminClient<Channel>,
+    model: &str,
+    wanted: &str,
+    timeout: Duration,
+) -> Result<(), CliError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let request = ListRequest { model: model.to_owned(), stale: false };
+        let versions = client.list_versions(request).await?.into_inner().versions;
+        let named = |version: &&Version| version.label == wanted || version.ordinal.to_string() == wanted;
+        match versions.iter().find(named) {
+            Some(version) if version.phase == "ready" => return Ok(()),
+            Some(version) if version.phase == "failed" => {
+                return Err(CliError::No(format!("version '{wanted}' of model '{model}' failed: {}", version.reason)));
+            }
+            _ => {}
+        }
+        if Instant::now() >= deadline {
+            return Err(CliError::TimedOut(format!(
+                "version '{wanted}' of model '{model}' was not ready within {} s; `starling get versions {model}` says where it is loaded, `--timeout` waits longer",
+                timeout.as_secs()
+            )));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}

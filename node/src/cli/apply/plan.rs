@@ -1,0 +1,125 @@
+//! What must be done to make a model what its manifest says: a pure function of
+//! the manifest and what the cluster has.
+
+use starling_proto::admin::{Model, Version, VersionSettings, WeightedVersion};
+
+use super::super::percent::Percent;
+use super::manifest::{DesiredVersion, ModelManifest};
+
+/// One thing to do, in the order in which it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Upload the version at this position of the manifest.
+    Push {
+        /// Index into the manifest's versions.
+        position: usize,
+        /// Its label.
+        label: String,
+    },
+    /// Load on this many nodes; 0: every node.
+    SetPlacement(u32),
+    /// Wait until these are ready, then route to them.
+    SetRoute(Vec<(String, Percent)>),
+}
+
+/// All steps of one model, and what the manifest leaves alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Empty: the cluster already is what the manifest says.
+    pub steps: Vec<Step>,
+    /// Labels that the cluster has and the manifest does not name: kept.
+    pub kept: Vec<String>,
+}
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Versions are immutable.
+    #[error("version '{label}' of model '{model}' is in the cluster with other {what}; versions are immutable, give the new one another label")]
+    VersionDiffers {
+        /// The model.
+        model: String,
+        /// The version.
+        label: String,
+        /// Bytes or settings.
+        what: &'static str,
+    },
+    /// The route names what is neither in the manifest nor in the cluster.
+    #[error("the route of model '{model}' names version '{version}', which neither the manifest nor the cluster has")]
+    RouteNamesUnknown {
+        /// The model.
+        model: String,
+        /// The version.
+        version: String,
+    },
+}
+
+/// Plans.
+pub fn plan(manifest: &ModelManifest, current: Option<&Model>) -> Result<Plan, PlanError> {
+    let mut steps = Vec::new();
+    for (position, desired) in manifest.versions.iter().enumerate() {
+        match current.and_then(|model| version(model, &desired.label)) {
+            Some(existing) => require_equal(&manifest.name, desired, existing)?,
+            None => steps.push(Step::Push { position, label: desired.label.clone() }),
+        }
+    }
+    let current_replicas = current.map_or(0, |model| model.replicas);
+    if current_replicas != manifest.replicas {
+        // After the first push, since only then the model surely exists.
+        let after_first_push = usize::from(current.is_none()).min(steps.len());
+        steps.insert(after_first_push, Step::SetPlacement(manifest.replicas));
+    }
+    if let Some(route) = &manifest.route {
+        for (named, _) in route {
+            let in_manifest = manifest.versions.iter().any(|version| version.label == *named);
+            let in_cluster = current.is_some_and(|model| version(model, named).is_some());
+            if !in_manifest && !in_cluster {
+                return Err(PlanError::RouteNamesUnknown { model: manifest.name.clone(), version: named.clone() });
+            }
+        }
+        let current_weights = current.and_then(|model| model.route.as_ref()).map(|route| &route.weights[..]);
+        if !same_weights(route, current_weights.unwrap_or_default()) {
+            steps.push(Step::SetRoute(route.clone()));
+        }
+    }
+    Ok(Plan { steps, kept: kept(manifest, current) })
+}
+
+fn kept(manifest: &ModelManifest, current: Option<&Model>) -> Vec<String> {
+    let existing = current.map(|model| &model.versions[..]).unwrap_or_default();
+    let named = |version: &&Version| manifest.versions.iter().any(|desired| desired.label == version.label);
+    existing.iter().filter(|version| !named(version)).map(|version| version.label.clone()).collect()
+}
+
+fn version<'a>(model: &'a Model, named: &str) -> Option<&'a Version> {
+    model.versions.iter().find(|version| version.label == named || version.ordinal.to_string() == named)
+}
+
+fn require_equal(model: &str, desired: &DesiredVersion, existing: &Version) -> Result<(), PlanError> {
+    let differs = |what| PlanError::VersionDiffers { model: model.to_owned(), label: desired.label.clone(), what };
+    if desired.artefact.sha256 != existing.sha256 {
+        return Err(differs("bytes"));
+    }
+    if with_batching(desired.settings) != with_batching(existing.settings.unwrap_or_default()) {
+        return Err(differs("settings"));
+    }
+    Ok(())
+}
+
+/// Absent batching settings mean the same as empty ones.
+fn with_batching(settings: VersionSettings) -> VersionSettings {
+    VersionSettings { batching: Some(settings.batching.unwrap_or_default()), ..settings }
+}
+
+fn same_weights(wanted: &[(String, Percent)], current: &[WeightedVersion]) -> bool {
+    let mut wanted: Vec<(&str, u32)> = wanted
+        .iter()
+        .filter(|(_, percent)| percent.ppm() > 0)
+        .map(|(version, percent)| (version.as_str(), percent.ppm()))
+        .collect();
+    let mut current: Vec<(&str, u32)> =
+        current.iter().map(|weighted| (weighted.version.as_str(), weighted.weight_ppm)).collect();
+    wanted.sort_unstable();
+    current.sort_unstable();
+    wanted == current
+}

@@ -1,0 +1,115 @@
+//! The command line: what can be typed, and who carries it out.
+
+mod apply;
+mod cluster;
+mod completions;
+mod connection;
+mod events;
+mod failure;
+mod get;
+mod input_tensors;
+mod model;
+mod node;
+mod output;
+mod percent;
+mod predict;
+mod route;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::serve;
+
+pub use failure::CliError;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "starling",
+    version,
+    about = "Serve ONNX models on a flock of equal peers",
+    after_help = EXIT_CODES,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Any node of the cluster, as HOST:GRPC_PORT
+    #[arg(long, global = true, env = "STARLING_SERVER", default_value = "localhost:8001")]
+    server: String,
+
+    #[command(subcommand)]
+    command: CliCommand,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the answer is no (a verification failed, a prediction failed)
+  2  wrong usage, configuration or local file
+  3  the node or a quorum cannot be reached; trying again may help
+  4  no such model, version or node
+  5  refused by the cluster
+  6  not finished in time";
+
+#[derive(Debug, Subcommand)]
+enum CliCommand {
+    /// Run a node
+    Serve(Box<serve::ServeArgs>),
+    /// Push or delete models
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Ask a model for a prediction
+    Predict(predict::PredictArgs),
+    /// List models, versions, nodes or routes
+    Get(get::GetArgs),
+    /// Choose which versions answer
+    #[command(subcommand)]
+    Route(route::RouteCommand),
+    /// Drain, undrain or remove a node
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Look at the cluster as a whole
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Read the event history
+    Events(events::EventsArgs),
+    /// Make the cluster what manifests say
+    Apply(apply::ApplyArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+impl Cli {
+    /// Carries the command out. Errors go to stderr and decide the exit code.
+    pub fn run(self) -> ExitCode {
+        let server = self.server;
+        let outcome = match self.command {
+            CliCommand::Serve(args) => return serve::run(*args),
+            CliCommand::Completions(args) => return completions::run(&args),
+            CliCommand::Model(command) => on_runtime(model::run(&server, command)),
+            CliCommand::Predict(args) => on_runtime(predict::run(&server, args)),
+            CliCommand::Get(args) => on_runtime(get::run(&server, args)),
+            CliCommand::Route(command) => on_runtime(route::run(&server, command)),
+            CliCommand::Node(command) => on_runtime(node::run(&server, command)),
+            CliCommand::Cluster(command) => on_runtime(cluster::run(&server, command)),
+            CliCommand::Events(args) => on_runtime(events::run(&server, args)),
+            CliCommand::Apply(args) => on_runtime(apply::run(&server, args)),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                error.exit_code()
+            }
+        }
+    }
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Local(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,201 @@
+//! `starling model`: push an ONNX file as a version, delete models and versions.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+use starling_proto::admin::admin_client::AdminClient;
+use starling_proto::admin::{
+    BatchingSettings, DeleteModelRequest, DeleteVersionRequest, PushVersionRequest, PushVersionResponse,
+    VersionSettings, push_version_request,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use super::connection::{admin, new_request_id};
+use super::{CliError, output};
+
+const CHUNK_BYTES: usize = 512 * 1024;
+const CHUNKS_IN_FLIGHT: usize = 4;
+
+/// What can be done to models.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Upload an ONNX file as a new version of a model
+    Push(PushArgs),
+    /// Delete a model with all its versions, or one version of it
+    Delete(DeleteArgs),
+}
+
+/// The file and how it is run.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: starling model push digits ./digits-v1.onnx --label v1")]
+pub struct PushArgs {
+    /// The model; made if it does not exist
+    model: String,
+    /// The ONNX file
+    file: PathBuf,
+    /// What to call this version; default: v and its ordinal
+    #[arg(long)]
+    label: Option<String>,
+    /// Rows per run at most; default: measured when it is loaded
+    #[arg(long, value_name = "ROWS", default_value_t = 0, hide_default_value = true)]
+    max_batch: u32,
+    /// How long a batch may wait for more rows, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, hide_default_value = true)]
+    max_queue_delay_us: u64,
+    /// Never run requests together
+    #[arg(long)]
+    no_batching: bool,
+    /// Sessions per device; default: one
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+    instances: u32,
+}
+
+/// What to delete.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The model
+    model: String,
+    /// Only this version, by label or ordinal
+    #[arg(long)]
+    version: Option<String>,
+}
+
+/// Carries it out.
+pub async fn run(server: &str, command: ModelCommand) -> Result<(), CliError> {
+    match command {
+        ModelCommand::Push(args) => push(server, args).await,
+        ModelCommand::Delete(args) => delete(server, args).await,
+    }
+}
+
+async fn push(server: &str, args: PushArgs) -> Result<(), CliError> {
+    let file = LocalArtefact::read(&args.file)?;
+    let settings = VersionSettings {
+        batching: Some(BatchingSettings {
+            max_batch: args.max_batch,
+            max_queue_delay_us: args.max_queue_delay_us,
+            disabled: args.no_batching,
+        }),
+        instances: args.instances,
+        ..VersionSettings::default()
+    };
+    let label = args.label.unwrap_or_default();
+    let mut client = admin(server).await?;
+    let answer = upload(&mut client, &args.model, &label, settings, &file).await?;
+    let PushVersionResponse { model, ordinal, label, sha256, changed, .. } = answer;
+    let digest: String = sha256.chars().take(12).collect();
+    if !changed {
+        return output::print_line(&format!("{model} {label} (ordinal {ordinal}) already holds these bytes"));
+    }
+    output::print_line(&format!("{model} {label} (ordinal {ordinal}, sha256 {digest}) is registered"))?;
+    output::print_line(&format!("see it become ready: starling get versions {model}"))
+}
+
+async fn delete(server: &str, args: DeleteArgs) -> Result<(), CliError> {
+    let mut client = admin(server).await?;
+    let DeleteArgs { model, version } = args;
+    let request_id = new_request_id();
+    let Some(version) = version else {
+        client.delete_model(DeleteModelRequest { model: model.clone(), request_id }).await?;
+        return output::print_line(&format!("{model} is deleted"));
+    };
+    let request = DeleteVersionRequest { model: model.clone(), version: version.clone(), request_id };
+    client.delete_version(request).await?;
+    output::print_line(&format!("{model} {version} is deleted"))
+}
+
+/// A file on this machine, hashed before it is sent.
+pub struct LocalArtefact {
+    path: PathBuf,
+    /// Lower-case hexadecimal SHA-256.
+    pub sha256: String,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+impl LocalArtefact {
+    /// Reads the file once, for its digest and size.
+    pub fn read(path: &Path) -> Result<Self, CliError> {
+        let cannot_read = |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
+        let mut file = std::fs::File::open(path).map_err(cannot_read)?;
+        let mut hasher = Sha256::new();
+        let size_bytes = std::io::copy(&mut file, &mut hasher).map_err(cannot_read)?;
+        Ok(Self { path: path.to_owned(), sha256: hex::encode(hasher.finalize()), size_bytes })
+    }
+}
+
+/// Sends the file in chunks, with a progress bar on a terminal. The node reads
+/// at its own pace: at most a few chunks are in memory.
+pub async fn upload(
+    client: &mut AdminClient<Channel>,
+    model: &str,
+    label: &str,
+    settings: VersionSettings,
+    artefact: &LocalArtefact,
+) -> Result<PushVersionResponse, CliError> {
+    let header = push_version_request::Header {
+        model: model.to_owned(),
+        label: label.to_owned(),
+        settings: Some(settings),
+        sha256: artefact.sha256.clone(),
+        size_bytes: artefact.size_bytes,
+        request_id: new_request_id(),
+    };
+    let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    let path = artefact.path.clone();
+    let bar = progress_bar(artefact.size_bytes, &format!("{model} {label}"));
+    let reader = {
+        let bar = bar.clone();
+        tokio::task::spawn_blocking(move || send_chunks(&path, header, &sender, &bar))
+    };
+    let answer = client.push_version(ReceiverStream::new(receiver)).await;
+    bar.finish_and_clear();
+    let read = reader.await.map_err(|error| CliError::Local(format!("the upload stopped: {error}")))?;
+    let answer = answer?.into_inner();
+    read?;
+    Ok(answer)
+}
+
+/// Ends early, without error, when the node has hung up: it says why.
+fn send_chunks(
+    path: &Path,
+    header: push_version_request::Header,
+    sender: &mpsc::Sender<PushVersionRequest>,
+    bar: &ProgressBar,
+) -> Result<(), CliError> {
+    use push_version_request::Part;
+
+    let cannot_read = |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
+    if sender.blocking_send(PushVersionRequest { part: Some(Part::Header(header)) }).is_err() {
+        return Ok(());
+    }
+    let mut file = std::fs::File::open(path).map_err(cannot_read)?;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(cannot_read)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let part = Part::Chunk(Bytes::from(chunk));
+        if sender.blocking_send(PushVersionRequest { part: Some(part) }).is_err() {
+            return Ok(());
+        }
+        bar.inc(read as u64);
+    }
+}
+
+/// Draws on stderr, and only if that is a terminal.
+fn progress_bar(size_bytes: u64, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(size_bytes).with_message(what.to_owned());
+    let template = "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,61 @@
+//! `starling route set`: which versions of a model answer, and how often.
+
+use clap::{Args, Subcommand};
+use starling_proto::admin::{SetRouteRequest, WeightedVersion};
+
+use super::connection::{admin, new_request_id};
+use super::percent::Percent;
+use super::{CliError, output};
+
+/// What can be done to a route.
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Set the weights of a model's versions
+    Set(SetArgs),
+}
+
+/// The new weights.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: starling route set digits v1=90 v2=10")]
+pub struct SetArgs {
+    /// The model
+    model: String,
+    /// VERSION=PERCENT, by label or ordinal; they sum to 100
+    #[arg(required = true, value_name = "VERSION=PERCENT", value_parser = parse_weight)]
+    weights: Vec<(String, Percent)>,
+    /// Refuse if the route is not at this epoch any more
+    #[arg(long, value_name = "EPOCH", default_value_t = 0, hide_default_value = true)]
+    expected_epoch: u64,
+}
+
+fn parse_weight(text: &str) -> Result<(String, Percent), String> {
+    let (version, percent) =
+        text.split_once('=').ok_or_else(|| format!("'{text}' is not VERSION=PERCENT, as in v2=100"))?;
+    Ok((version.to_owned(), percent.parse()?))
+}
+
+/// Carries it out.
+pub async fn run(server: &str, command: RouteCommand) -> Result<(), CliError> {
+    let RouteCommand::Set(SetArgs { model, weights, expected_epoch }) = command;
+    let shown: Vec<String> = weights.iter().map(|(version, percent)| format!("{version}={percent}")).collect();
+    let request = SetRouteRequest {
+        model: model.clone(),
+        weights: wire_weights(&weights),
+        request_id: new_request_id(),
+        expected_epoch,
+    };
+    let answer = admin(server).await?.set_route(request).await?.into_inner();
+    let shown = shown.join(" ");
+    if answer.changed {
+        return output::print_line(&format!("route of {model} is {shown} (epoch {})", answer.log_index));
+    }
+    output::print_line(&format!("route of {model} already was {shown}"))
+}
+
+/// Weights as the wire has them.
+pub fn wire_weights(weights: &[(String, Percent)]) -> Vec<WeightedVersion> {
+    weights
+        .iter()
+        .map(|(version, percent)| WeightedVersion { version: version.clone(), weight_ppm: percent.ppm() })
+        .collect()
+}
