@@ -1,5 +1,6 @@
 //! The `starling` binary: a node, and the commands that talk to one.
 
+mod cli;
 mod config;
 mod data_plane;
 mod exit;
@@ -15,16 +16,6 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Serves machine-learning models on a flock of equal peers.
-#[derive(Parser)]
-#[command(version)]
-enum Arguments {
-    /// Runs a node.
-    Serve(serve::ServeArgs),
-}
-
 fn main() -> ExitCode {
-    match Arguments::parse() {
-        Arguments::Serve(args) => serve::run(args),
-    }
+    cli::Cli::parse().run()
 }

@@ -74,7 +74,10 @@ async fn verify(server: &str, format: OutputFormat) -> Result<(), CliError> {
         return Err(CliError::No(format!("the nodes do not all hold the same state at log index {index}")));
     }
     if format == OutputFormat::Table {
-        output::print_line(&format!("all {} nodes hold the same state at log index {index}", answer.digests.len()))?;
+        output::print_line(&format!(
+            "all {} nodes hold the same state at log index {index}",
+            answer.digests.len()
+        ))?;
     }
     Ok(())
 }

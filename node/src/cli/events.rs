@@ -3,9 +3,9 @@
 use clap::Args;
 use starling_proto::admin::{EventRecord, EventsRequest};
 
+use super::CliError;
 use super::connection::admin;
 use super::output::{self, OutputFormat};
-use super::CliError;
 
 /// Which events.
 #[derive(Debug, Args)]

@@ -14,7 +14,9 @@ pub enum CliError {
     #[error("{0}")]
     Local(String),
     /// The node does not answer.
-    #[error("{server} cannot be reached: {reason}; is a node running there? (`--server HOST:GRPC_PORT` or STARLING_SERVER names another)")]
+    #[error(
+        "{server} cannot be reached: {reason}; is a node running there? (`--server HOST:GRPC_PORT` or STARLING_SERVER names another)"
+    )]
     Unreachable {
         /// Where.
         server: String,

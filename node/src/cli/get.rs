@@ -3,10 +3,10 @@
 use clap::{Args, ValueEnum};
 use starling_proto::admin::{ListRequest, Model, Node, Route, Version, WeightedVersion};
 
+use super::CliError;
 use super::connection::admin;
 use super::output::{self, OutputFormat};
 use super::percent::Percent;
-use super::CliError;
 
 /// What to list.
 #[derive(Debug, Args)]
@@ -48,7 +48,9 @@ pub async fn run(server: &str, args: GetArgs) -> Result<(), CliError> {
     match args.what {
         Listing::Models => {
             let answer = client.list_models(request).await?.into_inner();
-            output::print(format, &answer.models, MODEL_COLUMNS, |models| models.iter().map(model_row).collect())
+            output::print(format, &answer.models, MODEL_COLUMNS, |models| {
+                models.iter().map(model_row).collect()
+            })
         }
         Listing::Versions => {
             let answer = client.list_versions(request).await?.into_inner();
@@ -81,7 +83,8 @@ fn replicas(count: u32) -> String {
     if count == 0 { "every node".to_owned() } else { count.to_string() }
 }
 
-const VERSION_COLUMNS: &[&str] = &["model", "version", "ordinal", "phase", "loaded on", "size", "sha256", "reason"];
+const VERSION_COLUMNS: &[&str] =
+    &["model", "version", "ordinal", "phase", "loaded on", "size", "sha256", "reason"];
 
 fn version_row(version: &Version) -> Vec<String> {
     vec![
@@ -132,7 +135,9 @@ fn route_rows(route: &Route) -> Vec<Vec<String>> {
         let weighted = route.weights.iter().find(|weighted| weighted.version == version);
         weighted.map_or_else(|| "0%".to_owned(), |weighted| percent(weighted.weight_ppm))
     };
-    let start = |version: &str| vec![route.model.clone(), route.epoch.to_string(), version.to_owned(), weight_of(version)];
+    let start = |version: &str| {
+        vec![route.model.clone(), route.epoch.to_string(), version.to_owned(), weight_of(version)]
+    };
     let mut rows = Vec::new();
     for traffic in &route.traffic {
         let mut row = start(&traffic.version);

@@ -78,9 +78,8 @@ fn append(
 fn append_element(value: &Value, datatype: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
     let wrong = || format!("{value} is not a {datatype}");
     let unsigned = |max: u64| value.as_u64().filter(|number| *number <= max).ok_or_else(wrong);
-    let signed = |min: i64, max: i64| {
-        value.as_i64().filter(|number| (min..=max).contains(number)).ok_or_else(wrong)
-    };
+    let signed =
+        |min: i64, max: i64| value.as_i64().filter(|number| (min..=max).contains(number)).ok_or_else(wrong);
     let float = || value.as_f64().ok_or_else(wrong);
     match datatype {
         "BOOL" => bytes.push(u8::from(value.as_bool().ok_or_else(wrong)?)),

@@ -122,7 +122,8 @@ pub struct LocalArtefact {
 impl LocalArtefact {
     /// Reads the file once, for its digest and size.
     pub fn read(path: &Path) -> Result<Self, CliError> {
-        let cannot_read = |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
+        let cannot_read =
+            |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
         let mut file = std::fs::File::open(path).map_err(cannot_read)?;
         let mut hasher = Sha256::new();
         let size_bytes = std::io::copy(&mut file, &mut hasher).map_err(cannot_read)?;
@@ -171,7 +172,8 @@ fn send_chunks(
 ) -> Result<(), CliError> {
     use push_version_request::Part;
 
-    let cannot_read = |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
+    let cannot_read =
+        |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
     if sender.blocking_send(PushVersionRequest { part: Some(Part::Header(header)) }).is_err() {
         return Ok(());
     }

@@ -48,7 +48,7 @@ pub fn print_document<T: Serialize>(format: OutputFormat, answer: &T) -> Result<
 /// Prints columns without lines, as `kubectl` users expect.
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) -> Result<(), CliError> {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| column.to_uppercase()));
     table.add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();

@@ -28,7 +28,11 @@ impl FromStr for Percent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not a percentage from 0 to 100 with at most {FRACTION_DIGITS_MAX} decimals, as in 90% or 2.5%");
+        let wrong = || {
+            format!(
+                "'{text}' is not a percentage from 0 to 100 with at most {FRACTION_DIGITS_MAX} decimals, as in 90% or 2.5%"
+            )
+        };
         let number = text.strip_suffix('%').unwrap_or(text).trim();
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
         let digits_only = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -37,7 +41,8 @@ impl FromStr for Percent {
         }
         let whole: u32 = whole.parse().map_err(|_| wrong())?;
         let fraction: u32 = format!("{fraction:0<FRACTION_DIGITS_MAX$}").parse().map_err(|_| wrong())?;
-        let ppm = whole.checked_mul(PPM_PER_PERCENT).and_then(|ppm| ppm.checked_add(fraction)).ok_or_else(wrong)?;
+        let ppm =
+            whole.checked_mul(PPM_PER_PERCENT).and_then(|ppm| ppm.checked_add(fraction)).ok_or_else(wrong)?;
         PartsPerMillion::new(ppm).map(Self).map_err(|_| wrong())
     }
 }

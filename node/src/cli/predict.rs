@@ -60,14 +60,16 @@ pub async fn run(server: &str, args: PredictArgs) -> Result<(), CliError> {
 }
 
 fn read_json(path: &Path) -> Result<Value, CliError> {
-    let cannot_read = |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
+    let cannot_read =
+        |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
     let mut text = String::new();
     if path == Path::new("-") {
         std::io::stdin().read_to_string(&mut text).map_err(cannot_read)?;
     } else {
         text = std::fs::read_to_string(path).map_err(cannot_read)?;
     }
-    serde_json::from_str(&text).map_err(|error| CliError::Local(format!("{} is not JSON: {error}", path.display())))
+    serde_json::from_str(&text)
+        .map_err(|error| CliError::Local(format!("{} is not JSON: {error}", path.display())))
 }
 
 fn build_request(
@@ -80,7 +82,8 @@ fn build_request(
     let mut raw_input_contents = Vec::new();
     for (name, value) in input_tensors::by_name(document, &names)? {
         let spec = metadata.inputs.iter().find(|input| input.name == name);
-        let spec = spec.ok_or_else(|| format!("the model has no input '{name}'; it has {}", names.join(", ")))?;
+        let spec =
+            spec.ok_or_else(|| format!("the model has no input '{name}'; it has {}", names.join(", ")))?;
         let tensor = input_tensors::from_json(&value, &spec.datatype, &spec.shape)
             .map_err(|reason| format!("input '{name}': {reason}"))?;
         inputs.push(InferInputTensor {

@@ -37,7 +37,8 @@ fn parse_weight(text: &str) -> Result<(String, Percent), String> {
 /// Carries it out.
 pub async fn run(server: &str, command: RouteCommand) -> Result<(), CliError> {
     let RouteCommand::Set(SetArgs { model, weights, expected_epoch }) = command;
-    let shown: Vec<String> = weights.iter().map(|(version, percent)| format!("{version}={percent}")).collect();
+    let shown: Vec<String> =
+        weights.iter().map(|(version, percent)| format!("{version}={percent}")).collect();
     let request = SetRouteRequest {
         model: model.clone(),
         weights: wire_weights(&weights),

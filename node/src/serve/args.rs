@@ -22,9 +22,8 @@ impl ServeArgs {
     /// Together with the environment of this process.
     pub(crate) fn given(self) -> Given {
         let text = |part: std::ffi::OsString| part.into_string().ok();
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
-            .collect();
+        let environment: BTreeMap<String, String> =
+            std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
         let file = self.config.or_else(|| environment.get("STARLING_CONFIG").map(PathBuf::from));
         Given { file, flags: self.flags, environment }
     }
@@ -42,7 +41,8 @@ impl Args for ServeArgs {
                 "" => format!("{} [env: {}]", key.help, key.variable()),
                 default => format!("{} [default: {default}] [env: {}]", key.help, key.variable()),
             };
-            let arg = Arg::new(key.name).long(key.flag()).help(help).hide(key.hidden).help_heading(key.section);
+            let arg =
+                Arg::new(key.name).long(key.flag()).help(help).hide(key.hidden).help_heading(key.section);
             command.arg(match key.field {
                 // `--insecure` alone means true.
                 Field::Flag(_) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),

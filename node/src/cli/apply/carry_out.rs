@@ -38,7 +38,9 @@ pub async fn carry_out(
                     request_id: new_request_id(),
                 };
                 client.set_placement(request).await?;
-                output::print_line(&format!("model {name}: placement set to {replicas} replicas (0: every node)"))?;
+                output::print_line(&format!(
+                    "model {name}: placement set to {replicas} replicas (0: every node)"
+                ))?;
             }
             Step::SetRoute(weights) => {
                 for (version, percent) in weights {
@@ -84,7 +86,10 @@ async fn wait_until_ready(
         match versions.iter().find(named) {
             Some(version) if version.phase == "ready" => return Ok(()),
             Some(version) if version.phase == "failed" => {
-                return Err(CliError::No(format!("version '{wanted}' of model '{model}' failed: {}", version.reason)));
+                return Err(CliError::No(format!(
+                    "version '{wanted}' of model '{model}' failed: {}",
+                    version.reason
+                )));
             }
             _ => {}
         }

@@ -52,9 +52,9 @@ fn describe_wanted(manifest: &ModelManifest, current: Option<&Model>, plan: &Pla
     let mut text = String::new();
     let mut lines = Lines(&mut text);
     let existing = current.map(|model| &model.versions[..]).unwrap_or_default();
-    let existing = existing
-        .iter()
-        .map(|version| (version.label.as_str(), version.sha256.as_str(), version.settings.unwrap_or_default()));
+    let existing = existing.iter().map(|version| {
+        (version.label.as_str(), version.sha256.as_str(), version.settings.unwrap_or_default())
+    });
     let pushed = plan.steps.iter().filter_map(|step| match step {
         Step::Push { position, .. } => manifest.versions.get(*position),
         _ => None,

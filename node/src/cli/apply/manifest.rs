@@ -104,7 +104,8 @@ enum PercentText {
 /// Reads a file, all `.yaml` and `.yml` files of a folder in order of name, or
 /// standard input (`-`).
 pub fn read(path: &Path) -> Result<Vec<ModelManifest>, CliError> {
-    let cannot_read = |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
+    let cannot_read =
+        |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
     if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(cannot_read)?;
@@ -149,7 +150,8 @@ fn parse(text: &str, file: &Path, folder: &Path) -> Result<Vec<ModelManifest>, C
             return Err(wrong(format!("kind is '{kind}'; this binary knows 'Model'")));
         }
     }
-    let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|error| wrong(error.to_string()))?;
+    let documents: Vec<Document> =
+        serde_saphyr::from_multiple(text).map_err(|error| wrong(error.to_string()))?;
     documents.into_iter().map(|document| check(document, folder, &wrong)).collect()
 }
 
@@ -181,12 +183,16 @@ fn check_route(
             PercentText::Number(number) => number.to_string(),
             PercentText::Text(text) => text,
         };
-        let percent: Percent = text.parse().map_err(|reason| wrong(format!("route of '{version}': {reason}")))?;
+        let percent: Percent =
+            text.parse().map_err(|reason| wrong(format!("route of '{version}': {reason}")))?;
         weights.push((version, percent));
     }
     let sum: u64 = weights.iter().map(|(_, percent)| u64::from(percent.ppm())).sum();
     if sum != WHOLE_PPM {
-        return Err(wrong(format!("the weights of the route sum to {}% instead of 100%", sum as f64 / 10_000.0)));
+        return Err(wrong(format!(
+            "the weights of the route sum to {}% instead of 100%",
+            sum as f64 / 10_000.0
+        )));
     }
     Ok(weights)
 }
@@ -281,7 +287,10 @@ mod tests {
             (&with("  versions: { v1: { artefact: missing.onnx } }\n"), "missing.onnx cannot be read"),
             (&with("  versions: { v1: { artefact: a.onnx, batchin: {} } }\n"), "batchin"),
             (&with("  versions: { 12: { artefact: a.onnx } }\n"), "digits only"),
-            (&with("  versions: { v1: { artefact: a.onnx, maxRunTime: soon } }\n"), "'soon' is not a duration"),
+            (
+                &with("  versions: { v1: { artefact: a.onnx, maxRunTime: soon } }\n"),
+                "'soon' is not a duration",
+            ),
         ];
         for (text, expected) in cases {
             let reason = refusal(text);

@@ -41,13 +41,16 @@ pub async fn run(server: &str, args: ApplyArgs) -> Result<(), CliError> {
         manifests.extend(manifest::read(path)?);
     }
     if manifests.is_empty() {
-        return Err(CliError::Local("no manifest was found; a manifest is a .yaml file with `kind: Model`".into()));
+        return Err(CliError::Local(
+            "no manifest was found; a manifest is a .yaml file with `kind: Model`".into(),
+        ));
     }
     let mut client = admin(server).await?;
     let mut plans = Vec::with_capacity(manifests.len());
     for manifest in manifests {
         let current = current_model(&mut client, &manifest.name).await?;
-        let plan = plan::plan(&manifest, current.as_ref()).map_err(|error| CliError::Local(error.to_string()))?;
+        let plan =
+            plan::plan(&manifest, current.as_ref()).map_err(|error| CliError::Local(error.to_string()))?;
         plans.push((manifest, current, plan));
     }
     if args.dry_run {
@@ -57,7 +60,8 @@ pub async fn run(server: &str, args: ApplyArgs) -> Result<(), CliError> {
         return Ok(());
     }
     for (manifest, _, plan) in &plans {
-        carry_out::carry_out(&mut client, manifest, plan, args.wait, Duration::from_secs(args.timeout)).await?;
+        carry_out::carry_out(&mut client, manifest, plan, args.wait, Duration::from_secs(args.timeout))
+            .await?;
     }
     Ok(())
 }

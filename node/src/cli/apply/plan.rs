@@ -35,7 +35,9 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Versions are immutable.
-    #[error("version '{label}' of model '{model}' is in the cluster with other {what}; versions are immutable, give the new one another label")]
+    #[error(
+        "version '{label}' of model '{model}' is in the cluster with other {what}; versions are immutable, give the new one another label"
+    )]
     VersionDiffers {
         /// The model.
         model: String,
@@ -45,7 +47,9 @@ pub enum PlanError {
         what: &'static str,
     },
     /// The route names what is neither in the manifest nor in the cluster.
-    #[error("the route of model '{model}' names version '{version}', which neither the manifest nor the cluster has")]
+    #[error(
+        "the route of model '{model}' names version '{version}', which neither the manifest nor the cluster has"
+    )]
     RouteNamesUnknown {
         /// The model.
         model: String,
@@ -74,7 +78,10 @@ pub fn plan(manifest: &ModelManifest, current: Option<&Model>) -> Result<Plan, P
             let in_manifest = manifest.versions.iter().any(|version| version.label == *named);
             let in_cluster = current.is_some_and(|model| version(model, named).is_some());
             if !in_manifest && !in_cluster {
-                return Err(PlanError::RouteNamesUnknown { model: manifest.name.clone(), version: named.clone() });
+                return Err(PlanError::RouteNamesUnknown {
+                    model: manifest.name.clone(),
+                    version: named.clone(),
+                });
             }
         }
         let current_weights = current.and_then(|model| model.route.as_ref()).map(|route| &route.weights[..]);
@@ -96,7 +103,8 @@ fn version<'a>(model: &'a Model, named: &str) -> Option<&'a Version> {
 }
 
 fn require_equal(model: &str, desired: &DesiredVersion, existing: &Version) -> Result<(), PlanError> {
-    let differs = |what| PlanError::VersionDiffers { model: model.to_owned(), label: desired.label.clone(), what };
+    let differs =
+        |what| PlanError::VersionDiffers { model: model.to_owned(), label: desired.label.clone(), what };
     if desired.artefact.sha256 != existing.sha256 {
         return Err(differs("bytes"));
     }
@@ -122,4 +130,101 @@ fn same_weights(wanted: &[(String, Percent)], current: &[WeightedVersion]) -> bo
     wanted.sort_unstable();
     current.sort_unstable();
     wanted == current
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use starling_proto::admin::Route;
+
+    use super::*;
+    use crate::cli::model::LocalArtefact;
+
+    fn desired(label: &str, bytes: &[u8]) -> DesiredVersion {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, bytes).unwrap();
+        let artefact = LocalArtefact::read(&path).unwrap();
+        DesiredVersion { label: label.to_owned(), artefact, settings: VersionSettings::default() }
+    }
+
+    fn manifest(versions: Vec<DesiredVersion>, route: &[(&str, &str)], replicas: u32) -> ModelManifest {
+        let route = route.iter().map(|(version, percent)| (version.to_string(), percent.parse().unwrap()));
+        ModelManifest { name: "digits".into(), versions, route: Some(route.collect()), replicas }
+    }
+
+    /// What the cluster answers once the manifest is applied.
+    fn applied(manifest: &ModelManifest) -> Model {
+        let version = |(position, desired): (usize, &DesiredVersion)| Version {
+            ordinal: position as u64 + 1,
+            label: desired.label.clone(),
+            sha256: desired.artefact.sha256.clone(),
+            settings: Some(desired.settings),
+            ..Version::default()
+        };
+        let weights = manifest.route.iter().flatten().map(|(version, percent)| WeightedVersion {
+            version: version.clone(),
+            weight_ppm: percent.ppm(),
+        });
+        Model {
+            name: manifest.name.clone(),
+            replicas: manifest.replicas,
+            versions: manifest.versions.iter().enumerate().map(version).collect(),
+            route: Some(Route { weights: weights.collect(), ..Route::default() }),
+            ..Model::default()
+        }
+    }
+
+    #[test]
+    fn a_new_model_is_pushed_placed_and_routed_in_this_order() {
+        let manifest =
+            manifest(vec![desired("v1", b"1"), desired("v2", b"2")], &[("v1", "90%"), ("v2", "10%")], 2);
+        let steps = plan(&manifest, None).unwrap().steps;
+        assert_eq!(
+            steps,
+            [
+                Step::Push { position: 0, label: "v1".into() },
+                Step::SetPlacement(2),
+                Step::Push { position: 1, label: "v2".into() },
+                Step::SetRoute(manifest.route.clone().unwrap()),
+            ]
+        );
+    }
+
+    #[test]
+    fn applying_twice_changes_nothing() {
+        let manifest = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        assert_eq!(plan(&manifest, Some(&applied(&manifest))).unwrap(), Plan::default());
+    }
+
+    #[test]
+    fn a_version_with_other_bytes_or_settings_is_refused() {
+        let before = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        let other_bytes = manifest(vec![desired("v1", b"2")], &[("v1", "100%")], 0);
+        let refused = plan(&other_bytes, Some(&applied(&before))).unwrap_err();
+        assert!(refused.to_string().contains("with other bytes"), "{refused}");
+
+        let mut other_settings = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        other_settings.versions[0].settings.instances = 2;
+        let refused = plan(&other_settings, Some(&applied(&before))).unwrap_err();
+        assert!(refused.to_string().contains("with other settings"), "{refused}");
+    }
+
+    #[test]
+    fn versions_that_the_manifest_does_not_name_are_kept_and_may_be_routed_to() {
+        let before = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        let after = manifest(vec![desired("v2", b"2")], &[("v1", "50%"), ("v2", "50%")], 0);
+        let plan = plan(&after, Some(&applied(&before))).unwrap();
+        assert_eq!(plan.kept, ["v1"]);
+        assert_eq!(plan.steps.len(), 2);
+    }
+
+    #[test]
+    fn a_route_to_nowhere_is_refused() {
+        let manifest = manifest(vec![desired("v1", b"1")], &[("v9", "100%")], 0);
+        assert_eq!(
+            plan(&manifest, None).unwrap_err(),
+            PlanError::RouteNamesUnknown { model: "digits".into(), version: "v9".into() }
+        );
+    }
 }
