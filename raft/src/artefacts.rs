@@ -1,12 +1,16 @@
 //! Content-addressed files: `data/artefacts/sha256/ab/cdef…`, written aside,
 //! fsynced, renamed; copied between peers in chunks and verified before use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use starling_proto::peer::artefacts_server::ArtefactsServer;
 
-use crate::state::ArtefactDigest;
+use crate::artefact_service::ArtefactService;
+use crate::peers::{PeerChannel, PeerUnavailable};
+use crate::state::{ArtefactDigest, NodeId, State};
 
 /// Why an artefact is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +90,47 @@ impl Upload {
     }
 }
 
+/// What the store asks of the flock.
+pub trait Flockmates: Send + Sync + 'static {
+    /// This node.
+    fn this_node(&self) -> NodeId;
+    /// Who votes now.
+    fn voters(&self) -> Vec<NodeId>;
+    /// Who is believed alive; with or without this node.
+    fn live(&self) -> Vec<NodeId>;
+    /// A channel to one of them.
+    fn channel(&self, node_id: NodeId) -> Result<PeerChannel, PeerUnavailable>;
+}
+
 impl ArtefactStore {
+    /// Opens the store in `data_dir`, making its folders if need be; removes
+    /// what an interrupted upload or transfer left. Blocks, for short.
+    pub fn open(data_dir: &Path, max_artefact_bytes: u64) -> Result<Self, ArtefactError> {
+        let _ = (data_dir, max_artefact_bytes);
+        todo!()
+    }
+
+    /// Tells the store whom it can copy from and to. Before that it knows only
+    /// what is on this disk. Call it once.
+    pub fn connect(&self, flockmates: Arc<dyn Flockmates>) {
+        let _ = flockmates;
+        todo!()
+    }
+
+    /// To be served on the peer port.
+    pub fn server(&self) -> ArtefactsServer<ArtefactService> {
+        ArtefactsServer::new(ArtefactService::new(self.clone()))
+    }
+
+    /// Deletes files to which no version in `state` refers and that came or
+    /// were pushed again longer than `grace` ago. Answers how many. To be called
+    /// on every node now and then, with a grace of an hour or more: an upload
+    /// is there before its version is.
+    pub async fn collect_garbage(&self, state: &State, grace: Duration) -> Result<usize, ArtefactError> {
+        let _ = (state, grace);
+        todo!()
+    }
+
     /// Begins an upload.
     pub async fn upload(&self) -> Result<Upload, ArtefactError> {
         todo!()

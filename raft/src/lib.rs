@@ -5,14 +5,22 @@
 //! the shell that replicates, stores and announces them. The rest of the system
 //! holds a [`flock::Flock`] and knows nothing of Raft.
 
+pub mod admission;
+pub mod artefact_service;
 pub mod artefacts;
+pub mod bootstrap;
 pub mod codec;
 pub mod consensus;
+pub mod dial;
 pub mod envelope;
 pub mod flock;
 pub mod gossip;
 pub mod history;
+pub mod identity;
+pub mod join;
 pub mod log_store;
+pub mod membership;
+pub mod membership_service;
 pub mod peer_gate;
 pub mod peers;
 pub mod raft_config;
