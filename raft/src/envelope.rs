@@ -53,7 +53,9 @@ pub enum EnvelopeError {
     #[error("envelope has version {0}, this binary reads version 1; update starling on this node")]
     Version(u8),
     /// A class or flag of a newer binary.
-    #[error("envelope has class and flags {0:#04x}, which this binary does not know; update starling on this node")]
+    #[error(
+        "envelope has class and flags {0:#04x}, which this binary does not know; update starling on this node"
+    )]
     Class(u8),
     /// Longer than anything that is written.
     #[error("envelope claims a payload of {0} bytes, more than the limit of 16 MiB")]

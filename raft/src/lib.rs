@@ -25,5 +25,6 @@ pub mod peer_gate;
 pub mod peers;
 pub mod raft_config;
 pub mod raft_types;
+pub mod snapshot_file;
 pub mod state;
 pub mod wire;

@@ -207,10 +207,9 @@ fn store_model(command: &ModelCommand) -> (u16, Vec<u8>) {
         ModelCommand::DeleteModel { model } => {
             (DELETE_MODEL, freeze(&DeleteModelCommandV1 { model: model.to_string() }))
         }
-        ModelCommand::SetPlacement { model, replicas } => (
-            SET_PLACEMENT,
-            freeze(&SetPlacementCommandV1 { model: model.to_string(), replicas: *replicas }),
-        ),
+        ModelCommand::SetPlacement { model, replicas } => {
+            (SET_PLACEMENT, freeze(&SetPlacementCommandV1 { model: model.to_string(), replicas: *replicas }))
+        }
     }
 }
 

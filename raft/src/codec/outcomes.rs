@@ -101,11 +101,9 @@ impl From<&Rejection> for RejectionV1 {
             Rejection::VersionNamedTwice { model, version } => {
                 Self::VersionNamedTwice { model: model.to_string(), version }
             }
-            Rejection::EpochMismatch { model, expected, found } => Self::EpochMismatch {
-                model: model.to_string(),
-                expected: expected.get(),
-                found: found.get(),
-            },
+            Rejection::EpochMismatch { model, expected, found } => {
+                Self::EpochMismatch { model: model.to_string(), expected: expected.get(), found: found.get() }
+            }
             Rejection::LastNode(node_id) => Self::LastNode(node_id.get()),
             Rejection::AlreadyFounded(cluster_id) => Self::AlreadyFounded(cluster_id),
             Rejection::NotFounded => Self::NotFounded,

@@ -72,7 +72,7 @@ pub enum Event {
 }
 
 /// How long an event is kept in the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventClass {
     /// Who changed what.

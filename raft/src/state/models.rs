@@ -435,10 +435,9 @@ fn decide_register(
 fn retry_if_failed(model: &ModelName, version: &Version) -> Vec<Event> {
     match version.phase {
         Phase::Registered | Phase::Ready => vec![],
-        Phase::Failed(_) => vec![Event::Model(ModelEvent::VersionRetried {
-            model: model.clone(),
-            ordinal: version.ordinal,
-        })],
+        Phase::Failed(_) => {
+            vec![Event::Model(ModelEvent::VersionRetried { model: model.clone(), ordinal: version.ordinal })]
+        }
     }
 }
 
