@@ -6,16 +6,22 @@
 //!               ↘ forward                                   (another node)
 //! ```
 
+pub mod cluster_traffic;
 pub mod decision_ids;
 pub mod error;
 pub mod host;
 pub mod latency_sketch;
+pub mod model_config;
+pub mod placement_plan;
+pub mod readiness_view;
+pub mod ready_controller;
 pub mod router;
 pub mod routing_table;
 pub mod runtime;
 pub mod serve;
 #[cfg(test)]
 mod test_states;
+pub mod traffic;
 
 pub use error::InferError;
 pub use host::{Answer, LoadedVersion, VersionHost, VersionKey};

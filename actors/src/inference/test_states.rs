@@ -35,13 +35,18 @@ impl TestState {
 
     /// Registers a version with the next default label.
     pub(crate) fn register(&mut self, model: &str) -> Ordinal {
+        self.register_with(model, VersionSettings::default())
+    }
+
+    /// Registers a version that is run in a particular way.
+    pub(crate) fn register_with(&mut self, model: &str, settings: VersionSettings) -> Ordinal {
         let created = self.apply(Command::Model(ModelCommand::RegisterVersion {
             model: model.parse().unwrap(),
             label: None,
             digest: ArtefactDigest::new([7; 32]),
             size_bytes: 3,
-            signature: signature(true),
-            settings: VersionSettings { max_queue: self.index as u32, ..VersionSettings::default() },
+            signature: signature(),
+            settings,
         }));
         Ordinal::new(created.unwrap())
     }
@@ -98,12 +103,12 @@ impl TestState {
 }
 
 /// `x: FP32 [-1, 4]` to `y: FP32 [-1, 2]`.
-pub(crate) fn signature(batchable: bool) -> Signature {
+fn signature() -> Signature {
     let tensor = |name: &str, columns| TensorSpec {
         name: name.to_owned(),
         data_type: DataType::Fp32,
         shape: vec![-1, columns],
         optional: false,
     };
-    Signature { inputs: vec![tensor("x", 4)], outputs: vec![tensor("y", 2)], batchable }
+    Signature { inputs: vec![tensor("x", 4)], outputs: vec![tensor("y", 2)], batchable: true }
 }

@@ -1,0 +1,173 @@
+//! On the leader: the newest counts of every node. A report may be lost,
+//! repeated or overtaken; what a node counted is in here once.
+//!
+//! A report is cumulative since the node's boot. When a node comes back, what
+//! its earlier lives counted is kept beside what it counts now. This memory is
+//! the leader's own: a new leader knows of earlier lives only what ended while
+//! it led.
+
+use std::collections::BTreeMap;
+
+use starling_proto::peer::TrafficReport;
+use starling_raft::state::NodeId;
+
+use super::traffic::{Cell, CellKey, Ledger};
+
+/// Nodes whose counts are kept. Reports of more are refused.
+pub const NODES_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+struct NodeTraffic {
+    boot: u64,
+    sequence: u64,
+    current: Ledger,
+    earlier_boots: Ledger,
+}
+
+/// The counts of all nodes.
+#[derive(Debug, Default)]
+pub struct ClusterTraffic {
+    by_node: BTreeMap<NodeId, NodeTraffic>,
+}
+
+impl ClusterTraffic {
+    /// Takes a report; an older one than the last, or the same again, changes
+    /// nothing.
+    pub fn accept(&mut self, report: &TrafficReport) {
+        let node_id = NodeId::new(report.node_id);
+        if self.by_node.len() >= NODES_MAX && !self.by_node.contains_key(&node_id) {
+            tracing::warn!(node = %node_id, limit = NODES_MAX, "traffic report of one node too many is ignored");
+            return;
+        }
+        let known = self.by_node.entry(node_id).or_default();
+        if (report.boot, report.sequence) <= (known.boot, known.sequence) {
+            return;
+        }
+        if report.boot > known.boot {
+            let ended = std::mem::take(&mut known.current);
+            known.earlier_boots.absorb(ended.cells().map(|(key, cell)| (*key, cell.clone())));
+        }
+        known.boot = report.boot;
+        known.sequence = report.sequence;
+        known.current = Ledger::from_wire(&report.cells);
+    }
+
+    /// Forgets models and nodes that are gone.
+    pub fn retain(&mut self, model_exists: impl Fn(u64) -> bool, node_exists: impl Fn(NodeId) -> bool) {
+        self.by_node.retain(|node_id, _| node_exists(*node_id));
+        for known in self.by_node.values_mut() {
+            known.current.retain_models(&model_exists);
+            known.earlier_boots.retain_models(&model_exists);
+        }
+    }
+
+    /// One report per node, all its boots together.
+    pub fn to_wire(&self) -> Vec<TrafficReport> {
+        let to_wire = |(node_id, known): (&NodeId, &NodeTraffic)| {
+            let mut ledger = known.earlier_boots.clone();
+            ledger.absorb(known.current.cells().map(|(key, cell)| (*key, cell.clone())));
+            TrafficReport {
+                node_id: node_id.get(),
+                boot: known.boot,
+                sequence: known.sequence,
+                cells: ledger.to_wire(),
+            }
+        };
+        self.by_node.iter().map(to_wire).collect()
+    }
+}
+
+/// What the nodes counted, together.
+pub fn merged(reports: &[TrafficReport]) -> BTreeMap<CellKey, Cell> {
+    let mut cells: BTreeMap<CellKey, Cell> = BTreeMap::new();
+    for report in reports {
+        for (key, cell) in Ledger::from_wire(&report.cells).cells() {
+            cells.entry(*key).or_default().merge(cell);
+        }
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use starling_raft::state::Ordinal;
+
+    use super::*;
+    use crate::inference::routing_table::VersionId;
+    use crate::inference::traffic::{Ending, TrafficRecorder};
+
+    fn report(node_id: u64, boot: u64, sequence: u64, requests: u64) -> TrafficReport {
+        let recorder = TrafficRecorder::default();
+        let key = CellKey { version: VersionId { model_id: 1, ordinal: Ordinal::new(1) }, epoch: 9 };
+        for _ in 0..requests {
+            recorder.record(key, Ending::Answered(Duration::from_micros(50)));
+        }
+        TrafficReport { node_id, boot, sequence, cells: recorder.read(|_| true).to_wire() }
+    }
+
+    fn requests(traffic: &ClusterTraffic) -> u64 {
+        merged(&traffic.to_wire()).values().map(|cell| cell.requests).sum()
+    }
+
+    #[test]
+    fn the_counts_of_all_nodes_are_added() {
+        let mut traffic = ClusterTraffic::default();
+        traffic.accept(&report(1, 1, 1, 3));
+        traffic.accept(&report(2, 1, 1, 4));
+        assert_eq!(requests(&traffic), 7);
+        let cells = merged(&traffic.to_wire());
+        assert_eq!(cells.values().next().unwrap().latency.count(), 7);
+    }
+
+    #[test]
+    fn a_restart_keeps_what_was_counted_before_it() {
+        let mut traffic = ClusterTraffic::default();
+        traffic.accept(&report(1, 1, 8, 3));
+        traffic.accept(&report(1, 2, 1, 2));
+        traffic.accept(&report(1, 1, 9, 100));
+        assert_eq!(requests(&traffic), 5);
+        traffic.accept(&report(1, 2, 2, 4));
+        assert_eq!(requests(&traffic), 7);
+    }
+
+    #[test]
+    fn removed_nodes_and_deleted_models_are_forgotten() {
+        let mut traffic = ClusterTraffic::default();
+        traffic.accept(&report(1, 1, 1, 3));
+        traffic.accept(&report(2, 1, 1, 4));
+        traffic.retain(|_| true, |node_id| node_id.get() == 2);
+        assert_eq!(requests(&traffic), 4);
+        traffic.retain(|_| false, |_| true);
+        assert_eq!(requests(&traffic), 0);
+    }
+
+    #[test]
+    fn no_more_nodes_are_kept_than_the_limit() {
+        let mut traffic = ClusterTraffic::default();
+        for node_id in 0..NODES_MAX as u64 + 10 {
+            traffic.accept(&report(node_id, 1, 1, 1));
+        }
+        assert_eq!(requests(&traffic), NODES_MAX as u64);
+    }
+
+    proptest! {
+        /// Reports of one boot, with growing counts, sent in any order with
+        /// repeats: the newest that came decides.
+        #[test]
+        fn lost_repeated_and_overtaken_reports_count_once(
+            order in prop::collection::vec(1..10_u64, 1..30),
+        ) {
+            let mut traffic = ClusterTraffic::default();
+            for sequence in &order {
+                traffic.accept(&report(1, 1, *sequence, sequence * 2));
+            }
+            let newest = order.iter().max().unwrap();
+            prop_assert_eq!(requests(&traffic), newest * 2);
+        }
+    }
+}

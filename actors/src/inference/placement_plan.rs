@@ -1,0 +1,370 @@
+//! What this node should load and what it may let go of: a pure function of
+//! the replicated state, of who is alive, and of who has what.
+//!
+//! Wanted are, of each model, the versions that its route names, and the newest
+//! [`VERSIONS_KEPT_WARM_MAX`] others that have not failed: a rollback finds its
+//! target warm, and a model with a thousand versions does not fill the memory.
+//! An older version can be pinned or routed to only where it is still loaded.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use starling_raft::state::placement::placed_on;
+use starling_raft::state::{Model, NodeId, Ordinal, Phase, Route, State, Version};
+
+use super::VersionKey;
+use super::readiness_view::ReadinessView;
+use super::routing_table::VersionId;
+
+/// Versions of one model that are loaded without being in its route.
+pub const VERSIONS_KEPT_WARM_MAX: usize = 8;
+
+/// How far this node is with a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalPhase {
+    /// Being fetched or loaded.
+    Loading,
+    /// Answers.
+    Loaded,
+    /// Answers what it has accepted, then is freed.
+    Unloading,
+    /// Could not be loaded; true once it is time to try again.
+    Failed {
+        /// The back-off is over.
+        retry_due: bool,
+    },
+}
+
+/// A version to be loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOrder {
+    /// Which.
+    pub id: VersionId,
+    /// Which, as the host knows it.
+    pub key: VersionKey,
+    /// As the log knows it.
+    pub version: Arc<Version>,
+}
+
+/// What to do now.
+#[derive(Debug, Default)]
+pub struct PlacementPlan {
+    /// In order of model and ordinal, routed versions first.
+    pub load: Vec<LoadOrder>,
+    /// Others serve these: let go of them after a grace.
+    pub release: BTreeSet<VersionId>,
+    /// Deleted or failed: let go of them now.
+    pub withdraw: BTreeSet<VersionId>,
+    /// Failures of versions that are no longer wanted here.
+    pub forget: BTreeSet<VersionId>,
+}
+
+/// What the plan depends on.
+#[derive(Debug)]
+pub struct PlacementInput<'a> {
+    /// Whose plan.
+    pub this_node: NodeId,
+    /// As applied here.
+    pub state: &'a State,
+    /// Who is alive, as gossip at this node sees it. This node counts as alive.
+    pub live: &'a BTreeSet<NodeId>,
+    /// What this node has, by version and the name under which the host has it.
+    pub local: &'a BTreeMap<VersionId, (VersionKey, LocalPhase)>,
+    /// What the others have said.
+    pub view: &'a ReadinessView,
+}
+
+/// The nodes that may serve: members, alive, not draining. In order of id.
+pub fn candidates(state: &State, live: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    let serving = state.members.iter().filter(|member| !member.draining && live.contains(&member.node_id));
+    serving.map(|member| member.node_id).collect()
+}
+
+/// The versions of a model that should be loaded where the model is placed.
+pub fn wanted_versions(model: &Model, route: Option<&Route>) -> Vec<Ordinal> {
+    let in_route = |ordinal: Ordinal| route.is_some_and(|route| route.names(ordinal));
+    let may_be_loaded = |version: &Arc<Version>| !matches!(version.phase, Phase::Failed(_));
+    let versions = || model.versions.values().filter(|version| may_be_loaded(version));
+    let routed = versions().map(|version| version.ordinal).filter(|ordinal| in_route(*ordinal));
+    let others = versions().map(|version| version.ordinal).filter(|ordinal| !in_route(*ordinal));
+    let mut newest: Vec<Ordinal> = others.collect();
+    newest.sort_unstable_by(|left, right| right.cmp(left));
+    newest.truncate(VERSIONS_KEPT_WARM_MAX);
+    routed.chain(newest).collect()
+}
+
+/// Plans.
+pub fn plan(input: &PlacementInput<'_>) -> PlacementPlan {
+    let mut live = input.live.clone();
+    live.insert(input.this_node);
+    let candidates = candidates(input.state, &live);
+    let occupied: HashMap<&VersionKey, VersionId> = input
+        .local
+        .iter()
+        .filter(|(_, (_, phase))| !matches!(phase, LocalPhase::Failed { .. }))
+        .map(|(id, (key, _))| (key, *id))
+        .collect();
+    let mut plan = PlacementPlan::default();
+    let mut justified: BTreeSet<VersionId> = BTreeSet::new();
+    for model in input.state.models.iter() {
+        let placed = placed_on(model, &candidates);
+        let placed_here = placed.contains(&input.this_node);
+        let route = input.state.routes.get(model.name.as_str());
+        let wanted = wanted_versions(model, route.map(|route| &**route));
+        for ordinal in &wanted {
+            let id = VersionId { model_id: model.id, ordinal: *ordinal };
+            let served_elsewhere =
+                placed.iter().any(|node| *node != input.this_node && input.view.has(*node, id));
+            let local = input.local.get(&id).map(|(_, phase)| *phase);
+            match local {
+                None | Some(LocalPhase::Failed { retry_due: true }) if placed_here => {
+                    let key = VersionKey { model: model.name.clone(), ordinal: *ordinal };
+                    let name_is_free = !occupied.contains_key(&key);
+                    if let Some(version) = model.versions.get(ordinal).filter(|_| name_is_free) {
+                        plan.load.push(LoadOrder { id, key, version: Arc::clone(version) });
+                    }
+                    justified.insert(id);
+                }
+                Some(LocalPhase::Loaded) if !placed_here && served_elsewhere => {
+                    plan.release.insert(id);
+                    justified.insert(id);
+                }
+                Some(LocalPhase::Failed { .. }) if !placed_here => {}
+                _ => {
+                    justified.insert(id);
+                }
+            }
+        }
+        release_unwanted(&mut plan, &mut justified, input.local, model, &wanted);
+    }
+    for (id, (_, phase)) in input.local {
+        if justified.contains(id) {
+            continue;
+        }
+        match phase {
+            LocalPhase::Loaded => plan.withdraw.insert(*id),
+            LocalPhase::Failed { .. } => plan.forget.insert(*id),
+            LocalPhase::Loading | LocalPhase::Unloading => false,
+        };
+    }
+    plan
+}
+
+/// Versions that still exist but are too old to be kept warm.
+fn release_unwanted(
+    plan: &mut PlacementPlan,
+    justified: &mut BTreeSet<VersionId>,
+    local: &BTreeMap<VersionId, (VersionKey, LocalPhase)>,
+    model: &Model,
+    wanted: &[Ordinal],
+) {
+    for version in model.versions.values() {
+        let id = VersionId { model_id: model.id, ordinal: version.ordinal };
+        let loaded = matches!(local.get(&id), Some((_, LocalPhase::Loaded)));
+        let failed = matches!(version.phase, Phase::Failed(_));
+        if loaded && !failed && !wanted.contains(&version.ordinal) {
+            plan.release.insert(id);
+            justified.insert(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::inference::readiness_view::NodeReadiness;
+    use crate::inference::test_states::TestState;
+
+    /// A cluster, one node's view of it, and what that node has.
+    struct Scene {
+        cluster: TestState,
+        nodes: Vec<NodeId>,
+        live: BTreeSet<NodeId>,
+        local: BTreeMap<VersionId, (VersionKey, LocalPhase)>,
+        view: ReadinessView,
+    }
+
+    impl Scene {
+        fn of_nodes(count: usize) -> Self {
+            let mut cluster = TestState::default();
+            let nodes: Vec<NodeId> = (0..count).map(|_| cluster.join()).collect();
+            let live = nodes.iter().copied().collect();
+            Self { cluster, nodes, live, local: BTreeMap::new(), view: ReadinessView::default() }
+        }
+
+        fn id(&self, model: &str, ordinal: Ordinal) -> VersionId {
+            VersionId { model_id: self.cluster.state.models.get(model).unwrap().id, ordinal }
+        }
+
+        fn has(&mut self, model: &str, ordinal: Ordinal, phase: LocalPhase) -> VersionId {
+            let id = self.id(model, ordinal);
+            let key = VersionKey { model: model.parse().unwrap(), ordinal };
+            self.local.insert(id, (key, phase));
+            id
+        }
+
+        fn peer_has(&mut self, node: NodeId, id: VersionId) {
+            let readiness =
+                NodeReadiness { loaded: [(id, 8)].into_iter().collect(), ..NodeReadiness::default() };
+            self.view = self.view.with(node, readiness, 0).unwrap();
+        }
+
+        fn plan_of(&self, this_node: NodeId) -> PlacementPlan {
+            plan(&PlacementInput {
+                this_node,
+                state: &self.cluster.state,
+                live: &self.live,
+                local: &self.local,
+                view: &self.view,
+            })
+        }
+
+        /// The node on which a model with one replica is placed, and another.
+        fn placed_and_other(&self, model: &str) -> (NodeId, NodeId) {
+            let model = self.cluster.state.models.get(model).unwrap();
+            let ranked = placed_on(model, &candidates(&self.cluster.state, &self.live));
+            let other = self.nodes.iter().find(|node| **node != ranked[0]).unwrap();
+            (ranked[0], *other)
+        }
+    }
+
+    fn loads(plan: &PlacementPlan) -> Vec<u64> {
+        plan.load.iter().map(|order| order.id.ordinal.get()).collect()
+    }
+
+    #[test]
+    fn a_registered_version_is_loaded_on_every_node() {
+        let mut scene = Scene::of_nodes(3);
+        scene.cluster.register("digits");
+        for node in &scene.nodes {
+            assert_eq!(loads(&scene.plan_of(*node)), [1]);
+        }
+    }
+
+    #[test]
+    fn one_replica_is_loaded_on_one_node_only() {
+        let mut scene = Scene::of_nodes(3);
+        scene.cluster.register("digits");
+        scene.cluster.replicas("digits", 1);
+        let loading = scene.nodes.iter().filter(|node| !scene.plan_of(**node).load.is_empty());
+        assert_eq!(loading.count(), 1);
+    }
+
+    #[test]
+    fn what_is_loaded_or_loading_is_not_loaded_again() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        for phase in [LocalPhase::Loading, LocalPhase::Loaded, LocalPhase::Unloading] {
+            scene.has("digits", first, phase);
+            let plan = scene.plan_of(scene.nodes[0]);
+            assert!(plan.load.is_empty() && plan.release.is_empty() && plan.withdraw.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_once_its_back_off_is_over() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        scene.has("digits", first, LocalPhase::Failed { retry_due: false });
+        assert!(scene.plan_of(scene.nodes[0]).load.is_empty());
+        scene.has("digits", first, LocalPhase::Failed { retry_due: true });
+        assert_eq!(loads(&scene.plan_of(scene.nodes[0])), [1]);
+    }
+
+    #[test]
+    fn a_version_that_the_log_calls_failed_is_forgotten() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        scene.cluster.failed("digits", first, "truncated");
+        let id = scene.has("digits", first, LocalPhase::Failed { retry_due: true });
+        let plan = scene.plan_of(scene.nodes[0]);
+        assert!(plan.load.is_empty());
+        assert_eq!(plan.forget, BTreeSet::from([id]));
+    }
+
+    #[test]
+    fn a_deleted_model_is_withdrawn_at_once() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        let id = scene.has("digits", first, LocalPhase::Loaded);
+        scene.cluster.delete("digits");
+        assert_eq!(scene.plan_of(scene.nodes[0]).withdraw, BTreeSet::from([id]));
+    }
+
+    #[test]
+    fn a_model_created_again_waits_until_its_old_namesake_is_gone() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        let old = scene.has("digits", first, LocalPhase::Loaded);
+        scene.cluster.delete("digits");
+        scene.cluster.register("digits");
+        let plan = scene.plan_of(scene.nodes[0]);
+        assert_eq!(plan.withdraw, BTreeSet::from([old]));
+        assert!(plan.load.is_empty());
+        scene.local.clear();
+        assert_eq!(loads(&scene.plan_of(scene.nodes[0])), [1]);
+    }
+
+    #[test]
+    fn a_drained_node_keeps_a_version_until_a_placed_node_has_it() {
+        let mut scene = Scene::of_nodes(2);
+        let first = scene.cluster.register("digits");
+        let (drained, other) = (scene.nodes[0], scene.nodes[1]);
+        let id = scene.has("digits", first, LocalPhase::Loaded);
+        scene.cluster.drain(drained);
+        assert!(scene.plan_of(drained).release.is_empty());
+        scene.peer_has(other, id);
+        assert_eq!(scene.plan_of(drained).release, BTreeSet::from([id]));
+    }
+
+    #[test]
+    fn a_drained_node_loads_nothing_new() {
+        let mut scene = Scene::of_nodes(2);
+        scene.cluster.drain(scene.nodes[0]);
+        scene.cluster.register("digits");
+        assert!(scene.plan_of(scene.nodes[0]).load.is_empty());
+    }
+
+    #[test]
+    fn an_unplaced_node_does_not_count_on_another_unplaced_node() {
+        let mut scene = Scene::of_nodes(3);
+        let first = scene.cluster.register("digits");
+        scene.cluster.replicas("digits", 1);
+        let (placed, unplaced) = scene.placed_and_other("digits");
+        let also_unplaced = *scene.nodes.iter().find(|node| **node != placed && **node != unplaced).unwrap();
+        let id = scene.has("digits", first, LocalPhase::Loaded);
+        scene.peer_has(also_unplaced, id);
+        assert!(scene.plan_of(unplaced).release.is_empty());
+        scene.peer_has(placed, id);
+        assert_eq!(scene.plan_of(unplaced).release, BTreeSet::from([id]));
+    }
+
+    #[test]
+    fn the_next_node_takes_over_when_the_placed_one_dies() {
+        let mut scene = Scene::of_nodes(3);
+        scene.cluster.register("digits");
+        scene.cluster.replicas("digits", 1);
+        let (placed, _) = scene.placed_and_other("digits");
+        scene.live.remove(&placed);
+        let (successor, _) = scene.placed_and_other("digits");
+        assert_eq!(loads(&scene.plan_of(successor)), [1]);
+    }
+
+    #[test]
+    fn old_versions_outside_the_route_are_released_and_routed_ones_kept() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        scene.cluster.ready("digits", first);
+        for _ in 0..VERSIONS_KEPT_WARM_MAX + 1 {
+            scene.cluster.register("digits");
+        }
+        let routed = scene.has("digits", first, LocalPhase::Loaded);
+        let old = scene.has("digits", Ordinal::new(2), LocalPhase::Loaded);
+        let plan = scene.plan_of(scene.nodes[0]);
+        assert_eq!(plan.release, BTreeSet::from([old]));
+        assert!(!plan.withdraw.contains(&routed));
+        assert_eq!(loads(&plan), [10, 9, 8, 7, 6, 5, 4, 3]);
+    }
+}
