@@ -209,6 +209,19 @@ impl FromStr for VersionLabel {
     }
 }
 
+impl VersionLabel {
+    /// `v` and the ordinal; should somebody have taken that, `v3-2`, `v3-3`, …
+    pub(super) fn automatic(ordinal: Ordinal, is_taken: impl Fn(&Self) -> bool) -> Self {
+        let mut label = Self(format!("v{ordinal}"));
+        let mut attempt = 2_u32;
+        while is_taken(&label) {
+            label = Self(format!("v{ordinal}-{attempt}"));
+            attempt += 1;
+        }
+        label
+    }
+}
+
 /// How a client names a version: by ordinal or by label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionRef {

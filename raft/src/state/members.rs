@@ -18,6 +18,13 @@ pub const FOUNDER_NODE_ID: NodeId = NodeId::new(NODE_ID_OFFSET);
 /// Removed node ids that are remembered, so that whoever still uses one is told.
 pub const REMOVED_MAX: usize = 10_000;
 
+/// Members of one cluster.
+pub const MEMBERS_MAX: usize = 1_000;
+/// Labels of one member.
+pub const LABELS_MAX: usize = 64;
+/// Longest label key, label value, address or version of a member. Bytes.
+pub const WORD_BYTES_MAX: usize = 256;
+
 /// Where a node can be reached, as `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Addresses {
@@ -232,6 +239,8 @@ pub(super) fn decide(
                     node: *max_feature_level,
                 });
             }
+            require_short_words(addresses, starling_version)?;
+            require_short_labels(labels)?;
             match members.by_uuid(*node_uuid) {
                 Some(member)
                     if member.addresses == *addresses
@@ -248,6 +257,9 @@ pub(super) fn decide(
                     max_feature_level: *max_feature_level,
                     starling_version: starling_version.clone(),
                 }],
+                None if members.by_id.len() >= MEMBERS_MAX => {
+                    return Err(limit("the number of members", MEMBERS_MAX));
+                }
                 None => vec![MemberEvent::NodeJoined {
                     node_id: next_node_id(state, context),
                     node_uuid: *node_uuid,
@@ -275,12 +287,16 @@ pub(super) fn decide(
         }
         MemberCommand::SetLabels { node_id, labels } => {
             let member = members.get(*node_id).ok_or(Rejection::UnknownNode(*node_id))?;
+            require_short_labels(labels)?;
             if member.labels == *labels {
                 return Ok(vec![]);
             }
             vec![MemberEvent::NodeLabelsSet { node_id: *node_id, labels: labels.clone() }]
         }
         MemberCommand::Remove { node_id } => {
+            if members.was_removed(*node_id) {
+                return Ok(vec![]);
+            }
             members.get(*node_id).ok_or(Rejection::UnknownNode(*node_id))?;
             require_another_server(state, *node_id)?;
             vec![MemberEvent::NodeRemoved { node_id: *node_id }]
@@ -333,10 +349,33 @@ pub(super) fn evolve(state: &mut State, event: &MemberEvent) {
 
 /// The first member is the founder, whose id Raft knew before any entry.
 fn next_node_id(state: &State, context: &EntryContext) -> NodeId {
-    if state.members.by_id.is_empty() {
+    if state.members.by_id.is_empty() && state.members.removed.is_empty() {
         return FOUNDER_NODE_ID;
     }
     NodeId::new(NODE_ID_OFFSET + context.log_index.get())
+}
+
+fn require_short_words(addresses: &Addresses, starling_version: &str) -> Result<(), Rejection> {
+    let Addresses { peer, grpc, rest, metrics } = addresses;
+    let words = [peer.as_str(), grpc, rest, metrics, starling_version];
+    if words.iter().any(|word| word.len() > WORD_BYTES_MAX) {
+        return Err(limit("the length of an address or a starling version, in bytes,", WORD_BYTES_MAX));
+    }
+    Ok(())
+}
+
+fn require_short_labels(labels: &BTreeMap<String, String>) -> Result<(), Rejection> {
+    if labels.len() > LABELS_MAX {
+        return Err(limit("the number of labels of a node", LABELS_MAX));
+    }
+    if labels.iter().any(|(key, value)| key.len().max(value.len()) > WORD_BYTES_MAX) {
+        return Err(limit("the length of a label's key or value, in bytes,", WORD_BYTES_MAX));
+    }
+    Ok(())
+}
+
+fn limit(what: &str, limit: usize) -> Rejection {
+    Rejection::LimitReached { what: what.to_owned(), limit: limit as u64 }
 }
 
 fn require_another_server(state: &State, node_id: NodeId) -> Result<(), Rejection> {

@@ -91,7 +91,8 @@ pub struct Accepted {
     pub log_index: LogIndex,
     /// False: the state already was what the command asked for.
     pub changed: bool,
-    /// The ordinal or node id that the command brought into being.
+    /// The ordinal or node id that the command brought into being, or that is
+    /// what it asked for already.
     pub created: Option<u64>,
 }
 
@@ -164,25 +165,40 @@ impl State {
     /// appended to the history, and the answer.
     pub fn apply(&mut self, context: &EntryContext, command: &Command) -> (Vec<Event>, Outcome) {
         self.cluster.advance_clock(context.log_time, context.wall_time);
-        self.requests.forget_old(context.log_time);
+        let now = self.cluster.log_time;
+        self.requests.forget_old(now);
         if let Some(first_answer) = self.requests.answer_to(context.request_id) {
             return (Vec::new(), first_answer.clone());
         }
         let decided = self.decide(context, command);
         let (events, outcome) = match decided {
             Ok(events) => {
-                let created = events.iter().find_map(Event::created);
+                for event in &events {
+                    self.evolve(context, event);
+                }
+                let created = events.iter().find_map(Event::created).or_else(|| self.created_before(command));
                 let changed = !events.is_empty();
                 let accepted = Accepted { log_index: context.log_index, changed, created };
                 (events, Ok(accepted))
             }
             Err(rejection) => (Vec::new(), Err(rejection)),
         };
-        for event in &events {
-            self.evolve(context, event);
-        }
-        self.requests.remember(context.request_id, context.log_time, outcome.clone());
+        self.requests.remember(context.request_id, now, outcome.clone());
         (events, outcome)
+    }
+
+    /// What a command would have brought into being, had it not been there.
+    fn created_before(&self, command: &Command) -> Option<u64> {
+        match command {
+            Command::Member(MemberCommand::Join { node_uuid, .. }) => {
+                self.members.by_uuid(*node_uuid).map(|member| member.node_id.get())
+            }
+            Command::Model(ModelCommand::RegisterVersion { model, label: Some(label), .. }) => {
+                let version = self.models.get(model.as_str())?.version(&VersionRef::Label(label.clone()))?;
+                Some(version.ordinal.get())
+            }
+            _ => None,
+        }
     }
 }
 

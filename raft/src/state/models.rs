@@ -17,6 +17,13 @@ pub const RETIRED_MAX: usize = 10_000;
 /// Versions of one model.
 pub const VERSIONS_PER_MODEL_MAX: usize = 1_000;
 
+/// Inputs, or outputs, of one version.
+pub const TENSORS_MAX: usize = 1_000;
+/// Axes of one tensor.
+pub const AXES_MAX: usize = 64;
+/// Longest tensor name, in bytes.
+pub const TENSOR_NAME_BYTES_MAX: usize = 1_024;
+
 /// Element types of the Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -405,12 +412,12 @@ fn decide_register(
             limit: VERSIONS_PER_MODEL_MAX as u64,
         });
     }
+    require_small_signature(signature)?;
     let label = match label {
         Some(label) => label.clone(),
-        None => match format!("v{ordinal}").parse() {
-            Ok(label) => label,
-            Err(_) => return Err(Rejection::UnknownModel(model.clone())),
-        },
+        None => VersionLabel::automatic(ordinal, |label| {
+            existing.is_some_and(|model| model.version(&VersionRef::Label(label.clone())).is_some())
+        }),
     };
     let taken = existing.and_then(|model| model.version(&VersionRef::Label(label.clone())));
     if let Some(version) = taken {
@@ -428,6 +435,24 @@ fn decide_register(
         signature: signature.clone(),
         settings: *settings,
     })])
+}
+
+fn require_small_signature(signature: &Signature) -> Result<(), Rejection> {
+    let limit = |what: &str, limit: usize| {
+        Err(Rejection::LimitReached { what: what.to_owned(), limit: limit as u64 })
+    };
+    for tensors in [&signature.inputs, &signature.outputs] {
+        if tensors.len() > TENSORS_MAX {
+            return limit("the number of inputs or outputs of a version", TENSORS_MAX);
+        }
+        if tensors.iter().any(|tensor| tensor.shape.len() > AXES_MAX) {
+            return limit("the number of axes of an input or output", AXES_MAX);
+        }
+        if tensors.iter().any(|tensor| tensor.name.len() > TENSOR_NAME_BYTES_MAX) {
+            return limit("the length of the name of an input or output, in bytes,", TENSOR_NAME_BYTES_MAX);
+        }
+    }
+    Ok(())
 }
 
 /// Bytes that are here already need nothing, unless they could not be loaded:
