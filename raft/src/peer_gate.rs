@@ -11,11 +11,14 @@ use tower::{Layer, Service};
 
 use crate::peers::{CLUSTER_ID_KEY, FROM_KEY, PeerIdentity, TO_KEY};
 
-/// What a node without an identity, or with another one, may still ask.
-const OPEN_TO_STRANGERS: [&str; 3] = [
+/// What a node without an identity, or with another one, may still ask. Gossip
+/// speaks to addresses rather than nodes: its packets carry the cluster, and the
+/// service checks it.
+const OPEN_TO_STRANGERS: [&str; 4] = [
     "/starling.peer.v1.Membership/Probe",
     "/starling.peer.v1.Membership/Grant",
     "/starling.peer.v1.Membership/Join",
+    "/starling.peer.v1.Membership/Gossip",
 ];
 
 /// Who this node is, once it knows. Set once.
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_may_probe_grant_and_join_but_not_append() {
+    fn strangers_may_meet_but_not_append() {
         for path in OPEN_TO_STRANGERS {
             assert!(admit(Some(&own()), path, &HeaderMap::new()).is_ok());
             assert!(admit(None, path, &HeaderMap::new()).is_ok());

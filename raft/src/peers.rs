@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::consensus::AppliedState;
+use crate::dial::dial;
 use crate::gossip::LivePeers;
 use crate::state::{ClusterId, NodeId};
 
@@ -23,12 +24,6 @@ pub const TO_KEY: &str = "x-starling-to";
 
 /// Largest message between peers: an append of many entries is the largest.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 32 << 20;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Who this node is to its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +171,7 @@ impl Peers {
         let channel = match known {
             Some(cached) => cached.channel.clone(),
             None => {
-                let channel = dial(&address).map_err(unavailable)?;
+                let channel = dial(&address).map_err(|error| unavailable(error.to_string()))?;
                 let cached = Cached { address, channel: channel.clone() };
                 channels.insert((node_id, lane), cached);
                 channel
@@ -193,22 +188,6 @@ impl Peers {
             to: MetadataValue::from(to.get()),
         }
     }
-}
-
-/// A channel to whoever listens at `address` (`host:port`), without a stamp:
-/// for calls that strangers may make. Connects at the first call.
-pub fn dial(address: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("'{address}' is no host:port: {error}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(KEEPALIVE_INTERVAL))
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    Ok(endpoint.connect_lazy())
 }
 
 fn ascii(text: &str) -> MetadataValue<Ascii> {
