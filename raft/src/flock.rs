@@ -1,18 +1,34 @@
 //! Puts the parts of a node's membership in the flock together: identity, log,
 //! Raft, gossip, peers, artefacts, and the server that peers dial.
 
+mod data_dir;
+mod peer_server;
+mod start;
+mod storage;
+mod watchdog;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::artefacts::ArtefactStore;
 use crate::consensus::Consensus;
+use crate::flock::data_dir::DataDirLock;
+use crate::flock::peer_server::PeerServer;
+use crate::flock::watchdog::Watchdog;
+use crate::gossip::Gossip;
 use crate::history::HistoryRecord;
+use crate::log_store::{LogStore, LogStoreOptions};
 use crate::peers::Peers;
+use crate::proposals::time_until;
 use crate::state::{Addresses, FeatureLevel, LogIndex};
+use crate::state_machine::{SharedHistory, lock};
 
 /// What an acknowledged write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +117,13 @@ pub enum StartError {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
+/// What this node tells the others about itself every second or so.
+#[derive(Debug, Default)]
+struct Condition {
+    load: AtomicU32,
+    ready: AtomicBool,
+}
+
 /// A running member of the flock.
 pub struct Flock {
     /// Propose, read, watch.
@@ -109,6 +132,18 @@ pub struct Flock {
     pub artefacts: ArtefactStore,
     /// Channels to the others.
     pub peers: Peers,
+    history: SharedHistory,
+    condition: Arc<Condition>,
+    watchdog: Watchdog,
+    gossip: Arc<Gossip>,
+    server: PeerServer,
+    log: LogStore,
+    /// The one that changes who votes: ended first when the node stops.
+    autopilot: JoinHandle<()>,
+    /// What else runs beside: ended last.
+    tasks: Vec<JoinHandle<()>>,
+    /// Held until everything else has let go of the directory.
+    data_dir: DataDirLock,
 }
 
 impl Flock {
@@ -118,30 +153,89 @@ impl Flock {
     /// others to appear; `on_listening` is called as soon as peers can dial.
     /// `peer_services` are served beside Raft's on the peer port, behind the
     /// same checks of cluster id and addressee.
+    ///
+    /// Cancelling is safe: what was granted, claimed or written by then is on
+    /// disk, and the next start goes on from there.
     pub async fn start(
         config: FlockConfig,
         peer_services: Routes,
         on_listening: impl FnOnce() + Send,
     ) -> Result<Flock, StartError> {
-        let _ = (config, peer_services, on_listening);
-        todo!()
+        let log = LogStoreOptions { durability: config.durability.into(), ..LogStoreOptions::default() };
+        Self::start_with_log(config, log, peer_services, on_listening).await
+    }
+
+    /// [`Flock::start`] with a log of one's own making: for tests of what
+    /// happens when the disk fails.
+    #[doc(hidden)]
+    pub async fn start_with_log(
+        config: FlockConfig,
+        log: LogStoreOptions,
+        peer_services: Routes,
+        on_listening: impl FnOnce() + Send,
+    ) -> Result<Flock, StartError> {
+        start::start(config, log, peer_services, on_listening).await
     }
 
     /// Resolves when the node must end at once, and says why.
     pub async fn fatal(&self) -> Fatal {
-        todo!()
+        self.watchdog.fatal().await
     }
 
-    /// Events from `from` on that are applied now, in order, at most `limit`.
+    /// Says how busy this node is and whether it answers requests; the others
+    /// learn it within a second or so. Cheap.
+    pub fn report_condition(&self, load: u32, ready: bool) {
+        self.condition.load.store(load, Ordering::Relaxed);
+        self.condition.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Events from `from` on that are applied now, in order: whole entries,
+    /// about `limit` events. The next page begins one index after the last.
     pub async fn history(&self, from: LogIndex, limit: usize) -> Result<Vec<HistoryRecord>, std::io::Error> {
-        let _ = (from, limit);
-        todo!()
+        let applied = self.consensus.applied().index;
+        let view = lock(&self.history).view();
+        let mut page = tokio::task::spawn_blocking(move || view.read(from, limit)).await??;
+        // Segments that came with a snapshot may reach beyond what is applied here.
+        page.retain(|record| record.log_index <= applied);
+        Ok(page)
     }
 
     /// Hands leadership over, stops Raft, gossip and the peer server, flushes.
-    /// The seat is kept.
+    /// The seat is kept. Takes little longer than `timeout`; with none,
+    /// leadership is not handed over.
     pub async fn shutdown(self, timeout: Duration) {
-        let _ = timeout;
-        todo!()
+        let deadline = Instant::now() + timeout;
+        let remaining = || time_until(deadline).unwrap_or_default();
+        self.autopilot.abort();
+        self.consensus.transfer_leadership(remaining() / 2).await;
+        if let Err(error) = self.consensus.raft().shutdown().await {
+            tracing::warn!(%error, "the Raft core did not end as it should");
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.server.stop(remaining() / 2).await;
+        if let Ok(gossip) = Arc::try_unwrap(self.gossip) {
+            gossip.stop().await;
+        }
+        let history = self.history.clone();
+        let synced = tokio::task::spawn_blocking(move || lock(&history).sync()).await;
+        if let Ok(Err(error)) = synced {
+            tracing::warn!(%error, "the history was not flushed; what is missing is made again from the log");
+        }
+        if let Err(error) = self.log.close().await {
+            tracing::warn!(%error, "the log was not closed as it should");
+        }
+        drop(self.data_dir);
+        tracing::info!(node = %self.consensus.node_id(), "left the flock for now");
+    }
+}
+
+impl From<Durability> for crate::log_store::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::PowerLoss => Self::PowerLoss,
+            Durability::ProcessCrash => Self::ProcessCrash,
+        }
     }
 }

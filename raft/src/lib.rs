@@ -27,6 +27,7 @@ pub mod peer_gate;
 pub mod peers;
 mod proposals;
 pub mod raft_config;
+mod raft_service;
 mod raft_status;
 pub mod raft_types;
 pub mod snapshot_file;

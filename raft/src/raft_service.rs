@@ -61,7 +61,9 @@ impl RaftService {
 
     #[allow(clippy::result_large_err)]
     fn served(&self) -> Result<&Served, Status> {
-        self.served.get().ok_or_else(|| Status::unavailable("this node's Raft core does not run yet; try again"))
+        self.served
+            .get()
+            .ok_or_else(|| Status::unavailable("this node's Raft core does not run yet; try again"))
     }
 }
 
@@ -83,7 +85,10 @@ impl Raft for RaftService {
         Ok(Response::new(wire::append_response_to_wire(&answer)))
     }
 
-    async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
+    async fn vote(
+        &self,
+        request: Request<peer::VoteRequest>,
+    ) -> Result<Response<peer::VoteResponse>, Status> {
         let request = wire::vote_request_from_wire(request.get_ref()).map_err(malformed)?;
         let answer = self.served()?.consensus.raft().vote(request).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response_to_wire(&answer)))
@@ -199,13 +204,18 @@ async fn install(
 ) -> Result<wire::Vote, Status> {
     let core = served.consensus.core();
     let sender = NodeId::new(vote.leader_id.node_id);
-    history_transfer::fetch_missing(&core.peers, sender, &served.history, &snapshot).await.map_err(|error| {
-        tracing::warn!(%sender, %error, "a snapshot's history could not be fetched");
-        Status::unavailable(error.to_string())
-    })?;
+    history_transfer::fetch_missing(&core.peers, sender, &served.history, &snapshot).await.map_err(
+        |error| {
+            tracing::warn!(%sender, %error, "a snapshot's history could not be fetched");
+            Status::unavailable(error.to_string())
+        },
+    )?;
     let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot };
-    let response =
-        core.raft.install_full_snapshot(vote, snapshot).await.map_err(|fatal| Status::internal(fatal.to_string()))?;
+    let response = core
+        .raft
+        .install_full_snapshot(vote, snapshot)
+        .await
+        .map_err(|fatal| Status::internal(fatal.to_string()))?;
     Ok(response.vote)
 }
 
