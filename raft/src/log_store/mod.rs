@@ -1,22 +1,32 @@
 //! The Raft log on disk: votes and entries, durable before they are acknowledged.
 //!
-//! [`LogStore`] is what openraft holds. Behind it one thread owns the disk and
-//! writes everything queued as one group.
+//! [`LogStore`] is what openraft holds. What it appends is readable from memory
+//! at once; one thread ([`committer`]) owns the disk, writes everything queued
+//! as one group and calls back when that is durable. [`recovery`] holds the log
+//! against the [`high_water`] record when it is opened: a log that has forgotten
+//! a promise is an [`OpenError`] that fences the node.
 
+mod committer;
+pub mod disk;
+mod entry_format;
+mod high_water;
+pub mod memory;
 mod options;
+mod read_back;
+mod recovery;
+mod sled_disk;
+mod store;
+mod tail;
 
-use std::io;
-use std::ops::RangeBounds;
 use std::path::Path;
+use std::sync::{Arc, mpsc};
 
-use openraft::alias::{EntryOf, LogIdOf, VoteOf};
-use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::watch;
 
+use self::committer::{Committer, Shared};
 pub use self::options::{Durability, LogStoreOptions, OpenError};
-use crate::raft_types::TypeConfig;
-use crate::state::ClusterId;
+use self::sled_disk::{SledDisk, panic_message};
+pub use self::store::{LogStats, LogStore};
 
 /// An opened log.
 pub struct OpenLog {
@@ -30,79 +40,33 @@ pub struct OpenLog {
 /// Opens the log in `dir`, making both if they are not there, and verifies all
 /// of it against what was once acknowledged. Blocks; takes up to seconds for a long log.
 pub fn open(dir: &Path, options: LogStoreOptions) -> Result<OpenLog, OpenError> {
-    let _ = (dir, options);
-    todo!()
+    let disk = SledDisk::open(dir, &options)?;
+    open_on(disk, dir, options)
 }
 
-/// The Raft log. Cheap to clone; every clone is the same log.
-#[derive(Clone)]
-pub struct LogStore {}
+/// Opens the log on any disk. `dir` is its name in errors.
+pub fn open_on(mut disk: impl disk::Disk, dir: &Path, options: LogStoreOptions) -> Result<OpenLog, OpenError> {
+    let unreadable = |source| OpenError::Unreadable { dir: dir.to_owned(), source };
+    // sled reads lazily, and panics on pages that it cannot read.
+    let recovered =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| recovery::recover(&mut disk, dir, &options)));
+    let recovered = match recovered {
+        Ok(recovered) => recovered?,
+        Err(panic) => {
+            let what = format!("reading it back panicked: {}", panic_message(panic.as_ref()));
+            return Err(OpenError::Damaged { dir: dir.to_owned(), what });
+        }
+    };
 
-impl LogStore {
-    /// The cluster this log belongs to, if it was ever told.
-    pub fn marker(&self) -> Option<ClusterId> {
-        todo!()
-    }
-
-    /// Says for good which cluster this log belongs to. Durable when it returns.
-    pub async fn set_marker(&self, cluster_id: ClusterId) -> io::Result<()> {
-        let _ = cluster_id;
-        todo!()
-    }
-
-    /// Writes what is queued and lets go of the directory. What is asked
-    /// afterwards, of any clone, is an error.
-    pub async fn close(&self) -> io::Result<()> {
-        todo!()
-    }
-}
-
-impl RaftLogReader<TypeConfig> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend>(
-        &mut self,
-        range: RB,
-    ) -> Result<Vec<EntryOf<TypeConfig>>, io::Error> {
-        let _ = range;
-        todo!()
-    }
-
-    async fn read_vote(&mut self) -> Result<Option<VoteOf<TypeConfig>>, io::Error> {
-        todo!()
-    }
-}
-
-impl RaftLogStorage<TypeConfig> for LogStore {
-    type LogReader = Self;
-
-    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        todo!()
-    }
-
-    async fn get_log_reader(&mut self) -> Self {
-        self.clone()
-    }
-
-    async fn save_vote(&mut self, vote: &VoteOf<TypeConfig>) -> Result<(), io::Error> {
-        let _ = vote;
-        todo!()
-    }
-
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
-    where
-        I: IntoIterator<Item = EntryOf<TypeConfig>> + OptionalSend,
-        I::IntoIter: OptionalSend,
-    {
-        let _ = (entries.into_iter().count(), callback);
-        todo!()
-    }
-
-    async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
-        let _ = last_log_id;
-        todo!()
-    }
-
-    async fn purge(&mut self, log_id: LogIdOf<TypeConfig>) -> Result<(), io::Error> {
-        let _ = log_id;
-        todo!()
-    }
+    let shared = Arc::new(Shared::new(recovered.tail));
+    let (fatal_sender, fatal) = watch::channel(None);
+    let (sender, queue) = mpsc::channel();
+    let store = LogStore::new(Arc::clone(&shared), disk.reader(), sender, options.queue_bytes_max);
+    let committer =
+        Committer::new(disk, shared, recovered.high_water, queue, fatal_sender, options.fail_after_appends);
+    std::thread::Builder::new()
+        .name("log-commit".to_owned())
+        .spawn(move || committer.run())
+        .map_err(unreadable)?;
+    Ok(OpenLog { store, fatal })
 }

@@ -26,6 +26,9 @@ pub struct LogStoreOptions {
     pub queue_bytes_max: usize,
     /// Memory sled may use for its pages.
     pub page_cache_bytes: u64,
+    /// For the test that proves the loss check is needed: the log is taken as it is found.
+    #[doc(hidden)]
+    pub skip_loss_check: bool,
     /// For tests of what happens when the disk fails: the disk reports an error
     /// once this many appends were acknowledged.
     #[doc(hidden)]
@@ -39,6 +42,7 @@ impl Default for LogStoreOptions {
             tail_cache_bytes: 32 << 20,
             queue_bytes_max: 64 << 20,
             page_cache_bytes: 64 << 20,
+            skip_loss_check: false,
             fail_after_appends: None,
         }
     }
