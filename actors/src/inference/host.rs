@@ -1,15 +1,31 @@
 //! The versions that are loaded on this node, each with its bounded queue, its
 //! batcher and its supervised instances.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use ractor::{Actor, ActorRef};
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse, ModelStatistics};
 use starling_raft::state::models::VersionSettings;
 use starling_raft::state::{ModelName, Ordinal, Signature};
 
+use super::metrics::InferenceMetrics;
+use super::served_version::ServedVersion;
+use super::supervisor::{
+    InferenceSupervisor, LoadRequest, SupervisorArguments, SupervisorMessage, VersionTable,
+};
+use super::version_actor::VersionMessage;
 use super::{InferError, OnnxRuntime};
+
+/// Loading reads a file, maps it and runs it a few times; beyond this it hangs.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(600);
+/// Unloading waits for the longest queue of the slowest runs.
+const UNLOAD_TIME_MAX: Duration = Duration::from_secs(600);
+/// Between one actor and another of this process.
+const ACTOR_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Which version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,51 +60,98 @@ pub struct LoadedVersion {
     pub key: VersionKey,
     /// What it takes and gives.
     pub signature: Arc<Signature>,
+    version: Arc<ServedVersion>,
+    actor: ActorRef<VersionMessage>,
 }
 
 impl LoadedVersion {
+    pub(crate) fn new(version: Arc<ServedVersion>, actor: ActorRef<VersionMessage>) -> Self {
+        let key = version.plan.key.clone();
+        let signature = Arc::clone(&version.plan.signature);
+        Self { key, signature, version, actor }
+    }
+
     /// Checks the request against the signature, waits its turn in the bounded
     /// queue, runs it (with others, where they can be concatenated), answers.
-    /// Dropping the future takes the request out of the queue.
+    ///
+    /// Errors: `InvalidArgument` and `Unimplemented` name the tensor; `QueueFull`
+    /// comes at once; `DeadlineExceeded` means that the request was not run, while
+    /// one that is running when its deadline passes is answered when its run ends;
+    /// `Unavailable` if the version is being unloaded or cannot be kept running;
+    /// `Internal` if the run failed or was ended at `max_run_time`.
+    ///
+    /// Dropping the future takes the request out of the queue. A deadline needs a
+    /// tokio runtime with time enabled.
     pub async fn infer(
         &self,
         request: ModelInferRequest,
         deadline: Option<Instant>,
     ) -> Result<Answer, InferError> {
-        let _ = (request, deadline);
-        todo!()
+        self.version.infer(request, deadline).await
     }
 
     /// Requests queued or running.
     pub fn in_flight(&self) -> usize {
-        todo!()
+        self.version.in_flight()
     }
 
     /// Cumulative counts and nanoseconds, in Triton's shape. Name and version
     /// are set.
     pub fn statistics(&self) -> ModelStatistics {
-        todo!()
+        self.version.statistics.read(self.key.model.as_str(), self.key.ordinal.get())
     }
 
-    /// The batch size that it runs at most.
+    /// The batch size that it runs at most, in rows; 1: requests run one by one.
     pub fn max_batch(&self) -> usize {
-        todo!()
+        self.version.max_batch
+    }
+
+    /// Why it answers nothing any more: its instances could not be kept running.
+    /// Loading it again starts afresh.
+    pub fn failure(&self) -> Option<String> {
+        self.version.failure().map(|reason| reason.to_string())
+    }
+
+    /// Kills one of its instances as a fault would, for tests and drills; another
+    /// takes its place. False: none is running.
+    pub async fn kill_instance(&self) -> bool {
+        let killed = self.actor.call(VersionMessage::KillInstance, Some(ACTOR_ANSWER_TIME_MAX)).await;
+        matches!(killed, Ok(ractor::rpc::CallResult::Success(true)))
+    }
+
+    pub(crate) fn actor(&self) -> &ActorRef<VersionMessage> {
+        &self.actor
+    }
+
+    pub(crate) fn fail(&self, reason: &str) {
+        self.version.fail(reason);
     }
 }
 
 /// All loaded versions of this node. Cheap to clone.
 #[derive(Clone)]
-pub struct VersionHost {}
+pub struct VersionHost {
+    table: Arc<VersionTable>,
+    supervisor: ActorRef<SupervisorMessage>,
+}
 
 impl VersionHost {
-    /// Starts the supervision tree.
+    /// Starts the supervision tree on the tokio runtime of the caller.
     pub async fn start(runtime: OnnxRuntime, registry: &prometheus::Registry) -> Result<Self, InferError> {
-        let _ = (runtime, registry);
-        todo!()
+        let metrics = InferenceMetrics::register(registry)
+            .map_err(|error| InferError::Internal(format!("the metrics of inference cannot be registered: {error}")))?;
+        let table = Arc::new(ArcSwap::from_pointee(HashMap::new()));
+        let arguments = SupervisorArguments { runtime, metrics, table: Arc::clone(&table) };
+        let (supervisor, _) = Actor::spawn(None, InferenceSupervisor, arguments)
+            .await
+            .map_err(|error| InferError::Internal(format!("inference cannot start: {error}")))?;
+        Ok(Self { table, supervisor })
     }
 
     /// Loads and warms a version; returns once it answers. Loading what is
-    /// loaded returns it.
+    /// loaded returns it; loading what has failed tries again. The file must stay
+    /// where it is for as long as the version is loaded: an instance that is
+    /// replaced reads it again. Dropping the future does not stop the load.
     pub async fn load(
         &self,
         key: VersionKey,
@@ -96,31 +159,49 @@ impl VersionHost {
         signature: Arc<Signature>,
         settings: VersionSettings,
     ) -> Result<Arc<LoadedVersion>, InferError> {
-        let _ = (key, file, signature, settings);
-        todo!()
+        let request = LoadRequest { key: key.clone(), file, signature, settings };
+        let message = |reply| SupervisorMessage::Load { request, reply };
+        match self.supervisor.call(message, Some(LOAD_TIME_MAX)).await {
+            Ok(ractor::rpc::CallResult::Success(result)) => result,
+            Ok(ractor::rpc::CallResult::Timeout) => Err(InferError::Internal(format!(
+                "version {} of model '{}' was not loaded within {LOAD_TIME_MAX:?}",
+                key.ordinal, key.model
+            ))),
+            _ => Err(InferError::Unavailable("inference is shut down on this node".to_owned())),
+        }
     }
 
     /// Takes a version out of service; its sessions are freed once what it has
-    /// accepted is answered. Returns when they are.
+    /// accepted is answered. Returns when they are, or after ten minutes.
     pub async fn unload(&self, key: &VersionKey) {
-        let _ = key;
-        todo!()
+        let message = |reply| SupervisorMessage::Unload { key: key.clone(), reply };
+        // No answer means that its actor is gone, and the version with it.
+        let _ = self.supervisor.call(message, Some(UNLOAD_TIME_MAX)).await;
     }
 
     /// One loaded version. Wait-free.
     pub fn get(&self, key: &VersionKey) -> Option<Arc<LoadedVersion>> {
-        let _ = key;
-        todo!()
+        self.table.load().get(key).cloned()
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<LoadedVersion>> {
-        todo!()
+        self.table.load().values().cloned().collect()
     }
 
-    /// Answers what is accepted, then frees everything.
+    /// Answers what is accepted, then frees everything. What is not answered
+    /// within `timeout` gets `Unavailable`. Nothing can be loaded afterwards.
     pub async fn shutdown(&self, timeout: Duration) {
-        let _ = timeout;
-        todo!()
+        let versions = self.all();
+        let unloads = versions.iter().map(|version| self.unload(&version.key));
+        if tokio::time::timeout(timeout, futures::future::join_all(unloads)).await.is_err() {
+            for version in &versions {
+                version.fail("this node is shutting down");
+            }
+        }
+        self.supervisor.stop(None);
     }
 }
+
+#[cfg(test)]
+mod tests;

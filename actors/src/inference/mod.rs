@@ -22,6 +22,27 @@ pub mod serve;
 #[cfg(test)]
 mod test_states;
 pub mod traffic;
+pub mod tensor;
+
+mod batcher;
+mod instance;
+mod library_search;
+mod metrics;
+mod queue;
+mod run_slot;
+mod run_statistics;
+mod served_version;
+mod session;
+mod signature;
+mod supervisor;
+#[cfg(test)]
+mod testing;
+mod time_limit;
+mod trial;
+mod version_actor;
+mod warm_up;
+mod worker;
+mod zip_map;
 
 pub use error::InferError;
 pub use host::{Answer, LoadedVersion, VersionHost, VersionKey};

@@ -1,13 +1,29 @@
 //! ONNX Runtime, found and loaded once per process, and what it says about a
 //! model file.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ort::environment::Environment;
+use ort::logging::LogLevel;
 use starling_raft::state::Signature;
+
+use super::library_search::{self, Candidates};
+use super::signature;
 
 /// The loaded library. Cheap to clone.
 #[derive(Clone)]
-pub struct OnnxRuntime {}
+pub struct OnnxRuntime {
+    loaded: Arc<Loaded>,
+}
+
+struct Loaded {
+    environment: Environment,
+    path: PathBuf,
+    version: String,
+}
 
 /// The library was not found or cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -24,22 +40,138 @@ pub struct RuntimeNotFound {
 #[error("{0}")]
 pub struct NotAModel(pub String);
 
+/// ONNX Runtime allows one environment per process, so everyone who asks gets
+/// the first one.
+static LOADED: Mutex<Option<OnnxRuntime>> = Mutex::new(None);
+
 impl OnnxRuntime {
     /// Looks in `ORT_DYLIB_PATH`, beside the binary, in an installed
     /// `onnxruntime` Python package, in the system's library path; loads the
-    /// first that is there.
+    /// first that is there. What `ORT_DYLIB_PATH` names is the only place looked
+    /// at if it is set. Blocking: may ask `python3`, for 5 seconds at most.
     pub fn find_and_load() -> Result<Self, RuntimeNotFound> {
-        todo!()
+        load_once(library_search::candidates)
+    }
+
+    #[cfg(test)]
+    pub(super) fn load_from_folder(folder: &Path) -> Result<Self, RuntimeNotFound> {
+        load_once(|| library_search::in_folder(folder))
     }
 
     /// The library's version and where it was found.
     pub fn describe(&self) -> (String, PathBuf) {
-        todo!()
+        (self.loaded.version.clone(), self.loaded.path.clone())
     }
 
-    /// Loads the file as a model and reads its signature. Blocking.
+    /// Loads the file as a model, reads its signature, and tries it with one row
+    /// and with two, so that `batchable` says what was seen and not only what
+    /// was declared. Blocking; the trial ends after 2 seconds.
     pub fn inspect(&self, file: &Path) -> Result<Signature, NotAModel> {
-        let _ = file;
-        todo!()
+        match catch_unwind(AssertUnwindSafe(|| signature::read(self, file))) {
+            Ok(result) => result,
+            Err(panic) => {
+                Err(NotAModel(format!("the model cannot be read: {}", panic_text(panic.as_ref()))))
+            }
+        }
+    }
+
+    pub(super) fn environment(&self) -> &Environment {
+        &self.loaded.environment
+    }
+}
+
+fn load_once(candidates: impl FnOnce() -> Candidates) -> Result<OnnxRuntime, RuntimeNotFound> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = loaded.as_ref() {
+        return Ok(runtime.clone());
+    }
+    let runtime = load_first(candidates())?;
+    *loaded = Some(runtime.clone());
+    Ok(runtime)
+}
+
+fn load_first(candidates: Candidates) -> Result<OnnxRuntime, RuntimeNotFound> {
+    let mut reason = String::new();
+    for path in candidates.found {
+        match load(&path) {
+            Ok(runtime) => return Ok(runtime),
+            Err(why) if reason.is_empty() => reason = format!(". {} was found, but: {why}", path.display()),
+            Err(_) => {}
+        }
+    }
+    Err(RuntimeNotFound { looked_at: candidates.looked_at, reason })
+}
+
+/// The binding panics where a library has the right name and the wrong content,
+/// so a panic here is one more reason.
+fn load(path: &Path) -> Result<OnnxRuntime, String> {
+    let environment = catch_unwind(|| -> Result<Environment, String> {
+        let builder = ort::init_from(path).map_err(|error| error.to_string())?;
+        builder
+            .with_name("starling")
+            .with_telemetry(false)
+            .build()
+            .map_err(|error| format!("its environment cannot be made: {error}"))
+    })
+    .map_err(|panic| panic_text(panic.as_ref()))??;
+    environment.set_log_level(LogLevel::Warning);
+    let version = version_of(path);
+    tracing::info!(path = %path.display(), version, "loaded ONNX Runtime");
+    Ok(OnnxRuntime { loaded: Arc::new(Loaded { environment, path: path.to_owned(), version }) })
+}
+
+/// From the file's name if it tells, else from what the library says of its build.
+fn version_of(path: &Path) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Some((_, version)) = name.split_once(".so.") {
+        return version.to_owned();
+    }
+    let build = ort::info();
+    let branch = build.split("git-branch=rel-").nth(1).and_then(|rest| rest.split(',').next());
+    branch.unwrap_or("unknown").to_owned()
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "an unknown panic".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::inference::testing::runtime;
+
+    #[test]
+    fn says_version_and_path() {
+        let (version, path) = runtime().describe();
+        assert!(version.starts_with("1."), "{version}");
+        assert!(path.is_file(), "{}", path.display());
+    }
+
+    #[test]
+    fn a_library_that_is_something_else_gives_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libonnxruntime.so");
+        std::fs::write(&path, b"no library").unwrap();
+        let candidates =
+            Candidates { looked_at: vec!["here".to_owned(), "there".to_owned()], found: vec![path.clone()] };
+        let error = load_first(candidates).err().expect("must not load").to_string();
+        assert!(error.contains("looked at: here, there. Set ORT_DYLIB_PATH"), "{error}");
+        assert!(error.contains(&format!(". {} was found, but:", path.display())), "{error}");
+    }
+
+    #[test]
+    fn nothing_found_lists_the_places_only() {
+        let candidates = Candidates { looked_at: vec!["here".to_owned()], found: vec![] };
+        let error = load_first(candidates).err().expect("must not load").to_string();
+        assert_eq!(
+            error,
+            "ONNX Runtime was not found; looked at: here. Set ORT_DYLIB_PATH to libonnxruntime.so, or `pip install onnxruntime`"
+        );
     }
 }

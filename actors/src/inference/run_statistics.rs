@@ -1,0 +1,164 @@
+//! Cumulative counts and times of one version: Triton's ModelStatistics and the
+//! Prometheus series, both kept by atomic additions.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use starling_proto::inference::{
+    InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration,
+};
+
+/// Where the time of one answered request went. The four add up to all of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Phases {
+    pub queue: Duration,
+    pub compute_input: Duration,
+    pub compute_infer: Duration,
+    pub compute_output: Duration,
+}
+
+impl Phases {
+    pub(crate) fn total(&self) -> Duration {
+        self.queue + self.compute_input + self.compute_infer + self.compute_output
+    }
+}
+
+#[derive(Default)]
+struct Counter {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Counter {
+    fn add(&self, duration: Duration) {
+        self.count.fetch_add(1, Relaxed);
+        self.nanos.fetch_add(duration.as_nanos() as u64, Relaxed);
+    }
+
+    fn read(&self) -> Option<StatisticDuration> {
+        Some(StatisticDuration { count: self.count.load(Relaxed), ns: self.nanos.load(Relaxed) })
+    }
+}
+
+#[derive(Default)]
+struct BatchCounters {
+    compute_input: Counter,
+    compute_infer: Counter,
+    compute_output: Counter,
+}
+
+impl BatchCounters {
+    fn add(&self, phases: &Phases) {
+        self.compute_input.add(phases.compute_input);
+        self.compute_infer.add(phases.compute_infer);
+        self.compute_output.add(phases.compute_output);
+    }
+
+    fn read(&self, rows: usize) -> InferBatchStatistics {
+        InferBatchStatistics {
+            batch_size: rows as u64,
+            compute_input: self.compute_input.read(),
+            compute_infer: self.compute_infer.read(),
+            compute_output: self.compute_output.read(),
+        }
+    }
+}
+
+/// Cumulative counts and times of one version.
+pub(crate) struct RunStatistics {
+    last_inference_millis: AtomicU64,
+    rows: AtomicU64,
+    runs: AtomicU64,
+    success: Counter,
+    fail: Counter,
+    queue: Counter,
+    compute_input: Counter,
+    compute_infer: Counter,
+    compute_output: Counter,
+    /// By rows of the run, up to the batch size.
+    batches: Vec<BatchCounters>,
+    /// Runs of one request that was larger than a batch: rare.
+    oversize: Mutex<BTreeMap<usize, BatchCounters>>,
+}
+
+impl RunStatistics {
+    pub(crate) fn new(max_batch: usize) -> Self {
+        Self {
+            last_inference_millis: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            runs: AtomicU64::new(0),
+            success: Counter::default(),
+            fail: Counter::default(),
+            queue: Counter::default(),
+            compute_input: Counter::default(),
+            compute_infer: Counter::default(),
+            compute_output: Counter::default(),
+            batches: (0..=max_batch).map(|_| BatchCounters::default()).collect(),
+            oversize: Mutex::default(),
+        }
+    }
+
+    /// One answered request.
+    pub(crate) fn success(&self, phases: &Phases, rows: usize) {
+        self.success.add(phases.total());
+        self.queue.add(phases.queue);
+        self.compute_input.add(phases.compute_input);
+        self.compute_infer.add(phases.compute_infer);
+        self.compute_output.add(phases.compute_output);
+        self.rows.fetch_add(rows as u64, Relaxed);
+    }
+
+    /// One request that got an error, after this time.
+    pub(crate) fn failure(&self, took: Duration) {
+        self.fail.add(took);
+    }
+
+    /// One run of the session that gave answers.
+    pub(crate) fn run(&self, phases: &Phases, rows: usize) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_inference_millis.store(now.as_millis() as u64, Relaxed);
+        self.runs.fetch_add(1, Relaxed);
+        match self.batches.get(rows) {
+            Some(counters) => counters.add(phases),
+            None => {
+                let mut oversize = self.oversize.lock().unwrap_or_else(PoisonError::into_inner);
+                oversize.entry(rows).or_default().add(phases);
+            }
+        }
+    }
+
+    /// In Triton's shape.
+    pub(crate) fn read(&self, name: &str, version: u64) -> ModelStatistics {
+        let used = |counters: &BatchCounters| counters.compute_infer.count.load(Relaxed) > 0;
+        let mut batch_stats: Vec<InferBatchStatistics> = self
+            .batches
+            .iter()
+            .enumerate()
+            .filter(|(_, counters)| used(counters))
+            .map(|(rows, counters)| counters.read(rows))
+            .collect();
+        let oversize = self.oversize.lock().unwrap_or_else(PoisonError::into_inner);
+        batch_stats.extend(oversize.iter().map(|(rows, counters)| counters.read(*rows)));
+        ModelStatistics {
+            name: name.to_owned(),
+            version: version.to_string(),
+            last_inference: self.last_inference_millis.load(Relaxed),
+            inference_count: self.rows.load(Relaxed),
+            execution_count: self.runs.load(Relaxed),
+            inference_stats: Some(InferStatistics {
+                success: self.success.read(),
+                fail: self.fail.read(),
+                queue: self.queue.read(),
+                compute_input: self.compute_input.read(),
+                compute_infer: self.compute_infer.read(),
+                compute_output: self.compute_output.read(),
+                cache_hit: Some(StatisticDuration::default()),
+                cache_miss: Some(StatisticDuration::default()),
+            }),
+            batch_stats,
+            ..ModelStatistics::default()
+        }
+    }
+}

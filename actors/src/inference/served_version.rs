@@ -1,0 +1,166 @@
+//! What everyone who works on one loaded version shares: its queue, its
+//! settings made whole, its counters.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use starling_proto::inference::ModelInferRequest;
+use starling_raft::state::Signature;
+use starling_raft::state::models::VersionSettings;
+
+use super::host::{Answer, VersionKey};
+use super::metrics::VersionMetrics;
+use super::queue::{BatchLimits, RequestQueue};
+use super::run_statistics::RunStatistics;
+use super::tensor::check;
+use super::{InferError, OnnxRuntime};
+
+/// Stand in where the settings of a version say nothing.
+const MAX_QUEUE_DEFAULT: u32 = 1_024;
+const MAX_RUN_TIME_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What is known of a version before it is loaded.
+pub(crate) struct VersionPlan {
+    pub key: VersionKey,
+    pub runtime: OnnxRuntime,
+    pub file: PathBuf,
+    pub signature: Arc<Signature>,
+    pub settings: VersionSettings,
+}
+
+impl VersionPlan {
+    pub(crate) fn batching(&self) -> bool {
+        self.signature.batchable && !self.settings.batching_disabled
+    }
+
+    pub(crate) fn instances(&self) -> usize {
+        self.settings.instances.max(1) as usize
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.settings.threads.max(1) as usize
+    }
+
+    pub(crate) fn max_run_time(&self) -> Duration {
+        match self.settings.max_run_time_millis {
+            0 => MAX_RUN_TIME_DEFAULT,
+            millis => Duration::from_millis(millis),
+        }
+    }
+}
+
+/// A version that is loaded.
+pub(crate) struct ServedVersion {
+    pub plan: VersionPlan,
+    pub ordinal_text: String,
+    /// As requests see it: not batchable if batching is off.
+    pub effective: Signature,
+    pub queue: RequestQueue,
+    pub max_batch: usize,
+    pub statistics: RunStatistics,
+    pub metrics: VersionMetrics,
+    /// Set when outputs did not have the rows of their batch.
+    pub concatenation_off: AtomicBool,
+    /// Those of instances that were given up while they ran included.
+    pub live_threads: AtomicUsize,
+    in_flight: AtomicUsize,
+    failure: ArcSwapOption<String>,
+}
+
+impl ServedVersion {
+    pub(crate) fn new(plan: VersionPlan, max_batch: usize, metrics: VersionMetrics) -> Self {
+        let limit = match plan.settings.max_queue {
+            0 => MAX_QUEUE_DEFAULT,
+            limit => limit,
+        };
+        let effective = Signature { batchable: plan.batching(), ..(*plan.signature).clone() };
+        Self {
+            ordinal_text: plan.key.ordinal.to_string(),
+            effective,
+            queue: RequestQueue::new(plan.key.model.as_str(), limit as usize),
+            max_batch,
+            statistics: RunStatistics::new(max_batch),
+            metrics,
+            concatenation_off: AtomicBool::new(false),
+            live_threads: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            failure: ArcSwapOption::empty(),
+            plan,
+        }
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        self.plan.key.model.as_str()
+    }
+
+    pub(crate) fn batch_limits(&self) -> BatchLimits {
+        if self.concatenation_off.load(Relaxed) {
+            return BatchLimits { max_rows: 1, max_delay: Duration::ZERO };
+        }
+        let max_delay = match self.plan.batching() {
+            true => Duration::from_micros(self.plan.settings.max_queue_delay_micros),
+            false => Duration::ZERO,
+        };
+        BatchLimits { max_rows: self.max_batch, max_delay }
+    }
+
+    pub(crate) async fn infer(
+        &self,
+        request: ModelInferRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, InferError> {
+        let arrived = Instant::now();
+        let _in_flight = InFlight::enter(self);
+        let outcome = self.check_and_run(request, arrived, deadline).await;
+        if outcome.is_err() {
+            self.statistics.failure(arrived.elapsed());
+        }
+        outcome
+    }
+
+    async fn check_and_run(
+        &self,
+        request: ModelInferRequest,
+        arrived: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, InferError> {
+        let checked = check::check(self.model(), &self.effective, request)?;
+        self.queue.answer(Arc::new(checked), arrived.elapsed(), deadline).await
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Why it answers nothing any more, if so.
+    pub(crate) fn failure(&self) -> Option<Arc<String>> {
+        self.failure.load_full()
+    }
+
+    /// Gives the version up: what waits and what comes gets the reason.
+    pub(crate) fn fail(&self, reason: &str) {
+        self.failure.store(Some(Arc::new(reason.to_owned())));
+        self.queue.fail(reason);
+    }
+}
+
+/// Counts a request for as long as someone waits for its answer.
+struct InFlight<'a>(&'a ServedVersion);
+
+impl<'a> InFlight<'a> {
+    fn enter(version: &'a ServedVersion) -> Self {
+        version.in_flight.fetch_add(1, Relaxed);
+        version.metrics.in_flight.inc();
+        Self(version)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.metrics.in_flight.dec();
+    }
+}

@@ -1,0 +1,140 @@
+//! One ONNX Runtime session and the buffers it is fed from.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ort::ErrorCode;
+use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::value::Outlet;
+use starling_raft::state::Signature;
+use starling_raft::state::models::TensorSpec;
+
+use super::OnnxRuntime;
+use super::signature;
+use super::tensor::check::CheckedRequest;
+use super::tensor::columns_in::InputColumn;
+use super::tensor::columns_out::OutputColumn;
+use super::zip_map::{self, OutputKind};
+
+/// Why a run gave nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The model cannot take these contents.
+    #[error("{0}")]
+    Invalid(String),
+    /// Anything else, termination included.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ort::Error> for RunError {
+    fn from(error: ort::Error) -> Self {
+        match error.code() {
+            ErrorCode::InvalidArgument => Self::Invalid(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// What came out of a run, and when it began and ended.
+pub(crate) struct Ran {
+    pub columns: Vec<OutputColumn>,
+    pub began: Instant,
+    pub ended: Instant,
+}
+
+/// One session. Fill it, then run it.
+pub(crate) struct ModelSession {
+    session: Session,
+    inputs: Vec<InputColumn>,
+    outputs: Vec<OutputKind>,
+    declared: Signature,
+}
+
+impl ModelSession {
+    /// Loads a model file. Blocking. Errors are ONNX Runtime's own reasons, with
+    /// the path left out.
+    pub(crate) fn open(runtime: &OnnxRuntime, file: &Path, threads: usize) -> Result<Self, String> {
+        let session = commit(runtime, file, threads.max(1)).map_err(|error| {
+            error.to_string().replace(&*file.to_string_lossy(), "the file")
+        })?;
+        let outputs = output_kinds(session.outputs())?;
+        let declared = signature::declared(session.inputs(), session.outputs(), &outputs)?;
+        let inputs = declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect();
+        Ok(Self { session, inputs, outputs, declared })
+    }
+
+    /// As the file declares it.
+    pub(crate) fn declared(&self) -> &Signature {
+        &self.declared
+    }
+
+    /// One per output, in the model's order.
+    pub(crate) fn output_kinds(&self) -> &[OutputKind] {
+        &self.outputs
+    }
+
+    /// Takes the contents of the requests for the next run.
+    pub(crate) fn fill(&mut self, requests: &[Arc<CheckedRequest>]) {
+        for (place, column) in self.inputs.iter_mut().enumerate() {
+            column.fill(place, requests);
+        }
+    }
+
+    /// Takes made-up rows for the next run; other dynamic axes are 1 long.
+    pub(crate) fn fill_with_samples(&mut self, first_row: usize, rows: usize) {
+        for (spec, column) in self.declared.inputs.iter().zip(&mut self.inputs) {
+            column.fill_with_samples(&sample_shape(spec, rows), first_row);
+        }
+    }
+
+    /// Runs what was filled in. Blocking; `options.terminate()` from another
+    /// thread ends it early with an error.
+    pub(crate) fn run(&mut self, options: &RunOptions) -> Result<Ran, RunError> {
+        let mut values: Vec<SessionInputValue<'_>> = Vec::with_capacity(self.inputs.len());
+        for column in &self.inputs {
+            values.push(column.as_input()?);
+        }
+        let began = Instant::now();
+        let outputs = self.session.run_with_options(values.as_slice(), options)?;
+        let ended = Instant::now();
+        let mut columns = Vec::with_capacity(self.outputs.len());
+        for (index, kind) in self.outputs.iter().enumerate() {
+            columns.push(zip_map::column(*kind, &outputs[index])?);
+        }
+        Ok(Ran { columns, began, ended })
+    }
+}
+
+fn commit(runtime: &OnnxRuntime, file: &Path, threads: usize) -> ort::Result<Session> {
+    // Spinning threads would take the cores from the servers between requests.
+    Session::builder(runtime.environment())?
+        .with_intra_threads(threads)?
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        .commit_from_file(file)
+}
+
+fn output_kinds(outputs: &[Outlet]) -> Result<Vec<OutputKind>, String> {
+    let kind = |output: &Outlet| {
+        zip_map::kind(output.dtype()).ok_or_else(|| {
+            format!(
+                "output '{}' is {}, which cannot be served: outputs must be tensors or sequences of maps from a class to FP32",
+                output.name(),
+                output.dtype()
+            )
+        })
+    };
+    outputs.iter().map(kind).collect()
+}
+
+fn sample_shape(spec: &TensorSpec, rows: usize) -> Vec<i64> {
+    let mut shape = spec.shape.clone();
+    for (axis, length) in shape.iter_mut().enumerate() {
+        if *length == -1 {
+            *length = if axis == 0 { rows as i64 } else { 1 };
+        }
+    }
+    shape
+}

@@ -1,0 +1,57 @@
+//! Element types in three languages: the protocol's, the state's, the runtime's.
+
+use ort::value::TensorElementType;
+use starling_raft::state::models::DataType;
+
+/// As the protocol writes it: `FP32`, `INT64`, `BYTES`, …
+pub fn wire_name(data_type: DataType) -> &'static str {
+    match data_type {
+        DataType::Bool => "BOOL",
+        DataType::Uint8 => "UINT8",
+        DataType::Uint16 => "UINT16",
+        DataType::Uint32 => "UINT32",
+        DataType::Uint64 => "UINT64",
+        DataType::Int8 => "INT8",
+        DataType::Int16 => "INT16",
+        DataType::Int32 => "INT32",
+        DataType::Int64 => "INT64",
+        DataType::Fp16 => "FP16",
+        DataType::Bf16 => "BF16",
+        DataType::Fp32 => "FP32",
+        DataType::Fp64 => "FP64",
+        DataType::Bytes => "BYTES",
+    }
+}
+
+/// Bytes of one element in raw contents; `None` for BYTES, whose elements carry
+/// their own length.
+pub fn element_bytes(data_type: DataType) -> Option<usize> {
+    match data_type {
+        DataType::Bool | DataType::Uint8 | DataType::Int8 => Some(1),
+        DataType::Uint16 | DataType::Int16 | DataType::Fp16 | DataType::Bf16 => Some(2),
+        DataType::Uint32 | DataType::Int32 | DataType::Fp32 => Some(4),
+        DataType::Uint64 | DataType::Int64 | DataType::Fp64 => Some(8),
+        DataType::Bytes => None,
+    }
+}
+
+/// `None`: the protocol has no name for it.
+pub(crate) fn from_runtime(element_type: TensorElementType) -> Option<DataType> {
+    Some(match element_type {
+        TensorElementType::Bool => DataType::Bool,
+        TensorElementType::Uint8 => DataType::Uint8,
+        TensorElementType::Uint16 => DataType::Uint16,
+        TensorElementType::Uint32 => DataType::Uint32,
+        TensorElementType::Uint64 => DataType::Uint64,
+        TensorElementType::Int8 => DataType::Int8,
+        TensorElementType::Int16 => DataType::Int16,
+        TensorElementType::Int32 => DataType::Int32,
+        TensorElementType::Int64 => DataType::Int64,
+        TensorElementType::Float16 => DataType::Fp16,
+        TensorElementType::Bfloat16 => DataType::Bf16,
+        TensorElementType::Float32 => DataType::Fp32,
+        TensorElementType::Float64 => DataType::Fp64,
+        TensorElementType::String => DataType::Bytes,
+        _ => return None,
+    })
+}

@@ -1,0 +1,301 @@
+//! The actor of one version: loads it, keeps its instances alive, drains it.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+
+use super::host::LoadedVersion;
+use super::instance::{Ending, InstanceActor, InstanceArguments, InstanceLife, InstanceMessage};
+use super::metrics::InferenceMetrics;
+use super::runtime::panic_text;
+use super::served_version::{ServedVersion, VersionPlan};
+use super::session::ModelSession;
+use super::supervisor::SupervisorMessage;
+use super::warm_up::warm_up;
+
+/// The first restart waits this long, each further one twice as long as the one
+/// before, until an instance has taken up work again.
+const RESTART_DELAY_MIN: Duration = Duration::from_millis(50);
+const RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Instances that may end in a row without having taken up work.
+const FRUITLESS_RESTARTS_MAX: u32 = 6;
+/// Threads that hang in a run may pile up to here before no more are started.
+const ABANDONED_THREADS_MAX: usize = 4;
+
+pub(crate) struct VersionActor;
+
+pub(crate) struct VersionArguments {
+    pub plan: VersionPlan,
+    pub metrics: InferenceMetrics,
+    pub supervisor: ActorRef<SupervisorMessage>,
+}
+
+pub(crate) enum VersionMessage {
+    /// Opens the session, warms it, starts the instances.
+    Load,
+    /// Starts an instance in place of one that ended.
+    Restart,
+    /// Takes nothing in any more; answers and ends once everything is answered.
+    Drain(Option<RpcReplyPort<()>>),
+    /// Kills one instance as a fault would. Answers whether there was one.
+    KillInstance(RpcReplyPort<bool>),
+}
+
+pub(crate) struct VersionState {
+    phase: Phase,
+    supervisor: ActorRef<SupervisorMessage>,
+    instances: HashMap<ActorId, (ActorRef<InstanceMessage>, Arc<InstanceLife>)>,
+    fruitless_restarts: u32,
+    draining: Option<Vec<RpcReplyPort<()>>>,
+}
+
+enum Phase {
+    Planned(Option<(VersionPlan, InferenceMetrics)>),
+    Served(Arc<ServedVersion>),
+}
+
+impl Actor for VersionActor {
+    type Msg = VersionMessage;
+    type State = VersionState;
+    type Arguments = VersionArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        arguments: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        // Loading takes its time and so must not hold up the supervisor, which
+        // waits for this function.
+        myself.cast(VersionMessage::Load)?;
+        Ok(VersionState {
+            phase: Phase::Planned(Some((arguments.plan, arguments.metrics))),
+            supervisor: arguments.supervisor,
+            instances: HashMap::new(),
+            fruitless_restarts: 0,
+            draining: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            VersionMessage::Load => state.load(&myself).await,
+            VersionMessage::Restart => state.restart(&myself).await,
+            VersionMessage::Drain(reply) => {
+                state.drain(&myself, reply);
+                Ok(())
+            }
+            VersionMessage::KillInstance(reply) => {
+                let instance = state.instances.values().next();
+                if let Some((actor, _)) = instance {
+                    actor.kill();
+                }
+                let _ = reply.send(instance.is_some());
+                Ok(())
+            }
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let ended = match &event {
+            SupervisionEvent::ActorTerminated(actor, _, _) | SupervisionEvent::ActorFailed(actor, _) => {
+                actor.get_id()
+            }
+            _ => return Ok(()),
+        };
+        // With it goes the state of the instance, and so its requests come back.
+        drop(event);
+        if let Some((_, life)) = state.instances.remove(&ended) {
+            state.instance_ended(&myself, &life);
+        }
+        Ok(())
+    }
+}
+
+impl VersionState {
+    async fn load(&mut self, myself: &ActorRef<VersionMessage>) -> Result<(), ActorProcessingErr> {
+        let Phase::Planned(planned) = &mut self.phase else { return Ok(()) };
+        let Some((plan, metrics)) = planned.take() else { return Ok(()) };
+        let key = plan.key.clone();
+        // A failure ends the actor; the supervisor passes the reason on.
+        let (plan, session, max_batch) = tokio::task::spawn_blocking(move || open_and_warm(plan)).await??;
+        let instances = plan.instances();
+        let version = Arc::new(ServedVersion::new(plan, max_batch, metrics.of_version(&key)));
+        self.phase = Phase::Served(Arc::clone(&version));
+        let mut session = Some(session);
+        for _ in 0..instances {
+            self.start_instance(myself, &version, session.take()).await?;
+        }
+        tracing::info!(
+            model = version.model(),
+            version = %key.ordinal,
+            max_batch,
+            instances,
+            "loaded a version"
+        );
+        let loaded = Arc::new(LoadedVersion::new(version, myself.clone()));
+        self.supervisor.cast(SupervisorMessage::Loaded { key, loaded })?;
+        Ok(())
+    }
+
+    async fn start_instance(
+        &mut self,
+        myself: &ActorRef<VersionMessage>,
+        version: &Arc<ServedVersion>,
+        session: Option<ModelSession>,
+    ) -> Result<(), ActorProcessingErr> {
+        let life = Arc::new(InstanceLife::new());
+        let arguments =
+            InstanceArguments { version: Arc::clone(version), life: Arc::clone(&life), session };
+        let (actor, _) = Actor::spawn_linked(None, InstanceActor, arguments, myself.get_cell()).await?;
+        self.instances.insert(actor.get_id(), (actor, life));
+        Ok(())
+    }
+
+    fn instance_ended(&mut self, myself: &ActorRef<VersionMessage>, life: &InstanceLife) {
+        let Phase::Served(version) = &self.phase else { return };
+        let ending = life.ending();
+        if ending == Ending::Drained {
+            self.finish_draining(myself);
+            return;
+        }
+        if life.at_work.load(Relaxed) {
+            self.fruitless_restarts = 0;
+        } else {
+            self.fruitless_restarts += 1;
+        }
+        if self.fruitless_restarts > FRUITLESS_RESTARTS_MAX {
+            let reason = format!(
+                "version {} of model '{}' cannot be kept running: {}",
+                version.plan.key.ordinal,
+                version.model(),
+                match ending {
+                    Ending::Died(reason) => reason,
+                    Ending::TimedOut | Ending::Drained => "its runs do not end".to_owned(),
+                }
+            );
+            tracing::error!(model = version.model(), version = %version.plan.key.ordinal, "{reason}");
+            version.fail(&reason);
+            self.finish_draining(myself);
+            return;
+        }
+        let delay = match ending {
+            Ending::TimedOut => Duration::ZERO,
+            _ => restart_delay(self.fruitless_restarts),
+        };
+        tracing::warn!(
+            model = version.model(),
+            version = %version.plan.key.ordinal,
+            ?ending,
+            ?delay,
+            "an instance ended; it is replaced"
+        );
+        myself.send_after(delay, || VersionMessage::Restart);
+    }
+
+    async fn restart(&mut self, myself: &ActorRef<VersionMessage>) -> Result<(), ActorProcessingErr> {
+        let Phase::Served(version) = &self.phase else { return Ok(()) };
+        let version = Arc::clone(version);
+        if version.failure().is_some() {
+            return Ok(());
+        }
+        let abandoned = version.live_threads.load(Relaxed).saturating_sub(self.instances.len());
+        if abandoned > ABANDONED_THREADS_MAX {
+            myself.send_after(RESTART_DELAY_MAX, || VersionMessage::Restart);
+            return Ok(());
+        }
+        version.metrics.instance_restarts.inc();
+        self.start_instance(myself, &version, None).await
+    }
+
+    fn drain(&mut self, myself: &ActorRef<VersionMessage>, reply: Option<RpcReplyPort<()>>) {
+        self.draining.get_or_insert_default().extend(reply);
+        let Phase::Served(version) = &self.phase else {
+            // It was never loaded: the load has failed and the actor is stopping.
+            self.answer_drained(myself);
+            return;
+        };
+        version.queue.drain();
+        self.finish_draining(myself);
+    }
+
+    /// Ends the actor if it drains, nothing runs, and nothing waits for an
+    /// instance that is yet to be started.
+    fn finish_draining(&mut self, myself: &ActorRef<VersionMessage>) {
+        let Phase::Served(version) = &self.phase else { return };
+        if self.draining.is_some() && self.instances.is_empty() && version.queue.len() == 0 {
+            self.answer_drained(myself);
+        }
+    }
+
+    fn answer_drained(&mut self, myself: &ActorRef<VersionMessage>) {
+        for reply in self.draining.take().into_iter().flatten() {
+            let _ = reply.send(());
+        }
+        myself.stop(None);
+    }
+}
+
+fn open_and_warm(plan: VersionPlan) -> Result<(VersionPlan, ModelSession, usize), String> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut session = ModelSession::open(&plan.runtime, &plan.file, plan.threads())?;
+        check_names(&plan, &session)?;
+        let measured = warm_up(&mut session, plan.batching(), plan.max_run_time());
+        Ok((session, measured))
+    }));
+    let (session, measured) = opened.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))?;
+    let max_batch = match plan.settings.max_batch {
+        _ if !plan.batching() => 1,
+        0 => measured,
+        wanted => wanted as usize,
+    };
+    Ok((plan, session, max_batch))
+}
+
+/// The file must be the one that the signature was read from.
+fn check_names(plan: &VersionPlan, session: &ModelSession) -> Result<(), String> {
+    let declared = session.declared();
+    let same_inputs = declared.inputs.iter().map(|spec| (&spec.name, spec.data_type)).eq(plan
+        .signature
+        .inputs
+        .iter()
+        .map(|spec| (&spec.name, spec.data_type)));
+    let same_outputs = declared.outputs.iter().map(|spec| &spec.name).eq(plan
+        .signature
+        .outputs
+        .iter()
+        .map(|spec| &spec.name));
+    if same_inputs && same_outputs {
+        return Ok(());
+    }
+    Err("the file has other inputs or outputs than its registered signature".to_owned())
+}
+
+fn restart_delay(fruitless_restarts: u32) -> Duration {
+    let factor = 1_u32.checked_shl(fruitless_restarts).unwrap_or(u32::MAX);
+    RESTART_DELAY_MIN.saturating_mul(factor).min(RESTART_DELAY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_wait_longer_and_longer_up_to_a_bound() {
+        let delays: Vec<u128> = (0..10).map(|restarts| restart_delay(restarts).as_millis()).collect();
+        assert_eq!(delays, [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+    }
+}

@@ -1,0 +1,185 @@
+"""Makes the small ONNX files under testdata/ that the tests of inference load.
+
+    pip install onnx scikit-learn skl2onnx
+    python3 models/make_test_models.py
+
+The files are committed, so the tests need neither Python nor these packages.
+Weights are fixed numbers, not random ones: a second run changes nothing that
+matters (skl2onnx does not keep the order of attributes).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper
+
+TESTDATA = Path(__file__).parent / "testdata"
+OPSET = 17
+IR_VERSION = 8
+
+
+def tensor(name, element_type, shape):
+    return helper.make_tensor_value_info(name, element_type, shape)
+
+
+def save(name, nodes, inputs, outputs, initializers=(), opsets=(("", OPSET),)):
+    graph = helper.make_graph(list(nodes), name, inputs, outputs, list(initializers))
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets],
+        producer_name="make_test_models",
+    )
+    model.ir_version = IR_VERSION
+    (TESTDATA / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+def identity(name, element_type, shape):
+    node = helper.make_node("Identity", ["x"], ["y"])
+    save(name, [node], [tensor("x", element_type, shape)], [tensor("y", element_type, shape)])
+
+
+def matmul():
+    """64 -> 8, each output column j is the sum of x times (j + 1) / 64."""
+    weights = np.tile((np.arange(8, dtype=np.float32) + 1) / 64, (64, 1))
+    save(
+        "matmul",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor("x", T.FLOAT, ["batch", 64])],
+        [tensor("y", T.FLOAT, ["batch", 8])],
+        [helper.make_tensor("w", T.FLOAT, weights.shape, weights.flatten())],
+    )
+
+
+def mixed_inputs():
+    """Four inputs of four types; each has its own output."""
+    kinds = [("flag", T.BOOL), ("count", T.INT32), ("code", T.UINT8), ("weight", T.DOUBLE)]
+    save(
+        "mixed_inputs",
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name, _ in kinds],
+        [tensor(name, kind, ["batch", 2]) for name, kind in kinds],
+        [tensor(f"{name}_out", kind, ["batch", 2]) for name, kind in kinds],
+    )
+
+
+def mean_over_rows():
+    """Gives one number for the whole batch: must never be concatenated."""
+    save(
+        "mean_over_rows",
+        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=1)],
+        [tensor("x", T.FLOAT, ["batch", 4])],
+        [tensor("y", T.FLOAT, [1, 4])],
+    )
+
+
+def running_sum():
+    """Keeps the number of rows, yet every row depends on those before it."""
+    save(
+        "running_sum",
+        [helper.make_node("CumSum", ["x", "axis"], ["y"])],
+        [tensor("x", T.FLOAT, ["batch", 4])],
+        [tensor("y", T.FLOAT, ["batch", 4])],
+        [helper.make_tensor("axis", T.INT64, [], [0])],
+    )
+
+
+def lookup():
+    """Looks row numbers up in a table of 4: an index outside it fails the run."""
+    save(
+        "lookup",
+        [helper.make_node("Gather", ["table", "index"], ["y"], axis=0)],
+        [tensor("index", T.INT64, ["batch"])],
+        [tensor("y", T.FLOAT, ["batch", 2])],
+        [helper.make_tensor("table", T.FLOAT, [4, 2], [0, 1, 10, 11, 20, 21, 30, 31])],
+    )
+
+
+def slow_loop():
+    """Multiplies a matrix `trips` times: takes as long as it is asked to."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["value_in", "m"], ["product"]),
+            helper.make_node("Tanh", ["product"], ["value_out"]),
+            helper.make_node("Identity", ["condition_in"], ["condition_out"]),
+        ],
+        "body",
+        [tensor("trip", T.INT64, []), tensor("condition_in", T.BOOL, []), tensor("value_in", T.FLOAT, [16, 16])],
+        [tensor("condition_out", T.BOOL, []), tensor("value_out", T.FLOAT, [16, 16])],
+    )
+    matrix = np.eye(16, dtype=np.float32) * 0.5
+    save(
+        "slow_loop",
+        [
+            helper.make_node("ReduceMax", ["trips"], ["trip_count"], keepdims=0),
+            helper.make_node("Loop", ["trip_count", "always", "m"], ["final"], body=body),
+            helper.make_node("ReduceSum", ["final"], ["total"], keepdims=0),
+            helper.make_node("Cast", ["trips"], ["trips_float"], to=T.FLOAT),
+            helper.make_node("Add", ["trips_float", "total"], ["y"]),
+        ],
+        [tensor("trips", T.INT64, ["batch", 1])],
+        [tensor("y", T.FLOAT, ["batch", 1])],
+        [
+            helper.make_tensor("always", T.BOOL, [], [True]),
+            helper.make_tensor("m", T.FLOAT, matrix.shape, matrix.flatten()),
+        ],
+    )
+
+
+def unknown_operator():
+    node = helper.make_node("Frobnicate", ["x"], ["y"], domain="example.nowhere")
+    save(
+        "unknown_operator",
+        [node],
+        [tensor("x", T.FLOAT, ["batch", 1])],
+        [tensor("y", T.FLOAT, ["batch", 1])],
+        opsets=(("", OPSET), ("example.nowhere", 1)),
+    )
+
+
+def sequence_input():
+    node = helper.make_node("ConcatFromSequence", ["x"], ["y"], axis=0)
+    sequence = helper.make_tensor_sequence_value_info("x", T.FLOAT, ["n", 2])
+    save("sequence_input", [node], [sequence], [tensor("y", T.FLOAT, ["n", 2])])
+
+
+def classifier(name, labels):
+    """Logistic regression on three separate clouds, exported as skl2onnx does by
+    default: a label, and a sequence of maps made by ZipMap."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.linear_model import LogisticRegression
+
+    points = np.array([[0, 0], [0, 1], [10, 0], [10, 1], [0, 10], [1, 10]], dtype=np.float32)
+    model = LogisticRegression().fit(points, np.repeat(np.array(labels), 2))
+    exported = convert_sklearn(
+        model, name=name, initial_types=[("X", FloatTensorType([None, 2]))], target_opset=OPSET
+    )
+    (TESTDATA / f"{name}.onnx").write_bytes(exported.SerializeToString())
+
+
+def main():
+    TESTDATA.mkdir(exist_ok=True)
+    identity("identity_fp32", T.FLOAT, ["batch", 4])
+    identity("identity_int64", T.INT64, ["batch", 2])
+    identity("identity_fp16", T.FLOAT16, ["batch", 2])
+    identity("identity_bytes", T.STRING, ["batch", 1])
+    identity("identity_any_width", T.FLOAT, ["batch", "width"])
+    identity("fixed_batch", T.FLOAT, [2, 3])
+    matmul()
+    mixed_inputs()
+    mean_over_rows()
+    running_sum()
+    lookup()
+    slow_loop()
+    unknown_operator()
+    sequence_input()
+    classifier("classifier_int64", [3, 5, 8])
+    classifier("classifier_text", ["ham", "junk", "spam"])
+    whole = (TESTDATA / "matmul.onnx").read_bytes()
+    (TESTDATA / "truncated.onnx").write_bytes(whole[: len(whole) // 2])
+    (TESTDATA / "not_onnx.onnx").write_bytes(b"this is a text file, not a model\n")
+
+
+if __name__ == "__main__":
+    main()
