@@ -85,8 +85,7 @@ pub(super) fn settle(own: &Heard, others: impl IntoIterator<Item = Heard>) -> Se
             }
             continue;
         }
-        let same_process =
-            other.generation == own.generation && other.gossip_address == own.gossip_address;
+        let same_process = other.generation == own.generation && other.gossip_address == own.gossip_address;
         if other.node_uuid == own.node_uuid && other.generation >= own.generation && !same_process {
             usurped = Some(format!(
                 "another process at {} runs as node {} from a copy of this node's data directory; keep one of the two, and start the other with an empty data directory",
@@ -122,10 +121,9 @@ mod tests {
     #[test]
     fn a_node_that_came_back_elsewhere_counts_where_it_is_now() {
         let own = node(1000, "a", 5, 1);
-        for others in [
-            [node(1004, "b", 7, 2), node(1004, "b", 8, 3)],
-            [node(1004, "b", 8, 3), node(1004, "b", 7, 2)],
-        ] {
+        for others in
+            [[node(1004, "b", 7, 2), node(1004, "b", 8, 3)], [node(1004, "b", 8, 3), node(1004, "b", 7, 2)]]
+        {
             let settled = settle(&own, others);
             assert_eq!(ports(&settled), [(1000, "127.0.0.1:1"), (1004, "127.0.0.1:3")]);
             assert_eq!((settled.disputed.len(), settled.usurped), (0, None));
