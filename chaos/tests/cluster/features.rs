@@ -1,0 +1,58 @@
+//! Rolling upgrades: what is new waits until every voter can read it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use starling_chaos::cluster::{Cluster, ClusterConfig, START_LIMIT};
+use starling_chaos::scenarios::{SETTLE_LIMIT, STOP_LIMIT};
+use starling_chaos::wait;
+
+use crate::{my_turn, site};
+
+/// A level that this binary does not have yet.
+const NEXT_LEVEL: &str = "2";
+/// Many times what the leader takes to look at its members.
+const WATCHED: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn the_feature_level_rises_only_once_every_voter_has_it() -> Result<()> {
+    let _turn = my_turn().await;
+    let mut cluster = Cluster::empty(&site()?, ClusterConfig::patient())?;
+    for args in
+        [&["--announce-feature-level", NEXT_LEVEL][..], &["--announce-feature-level", NEXT_LEVEL], &[]]
+    {
+        let index = cluster.add(args).await?;
+        cluster.node(index).ready(START_LIMIT).await?;
+    }
+    cluster.all_vote(SETTLE_LIMIT).await?;
+    let announced: Vec<u32> =
+        cluster.admin()?.nodes().await?.iter().map(|node| node.max_feature_level).collect();
+    assert_eq!(announced.iter().filter(|level| **level == 2).count(), 2, "{announced:?}");
+    assert_eq!(announced.iter().filter(|level| **level == 1).count(), 1, "{announced:?}");
+
+    // Nothing can show that something never happens; this is how long it is given.
+    let until = tokio::time::Instant::now() + WATCHED;
+    while tokio::time::Instant::now() < until {
+        for index in 0..3 {
+            assert_eq!(cluster.status_of(index).await?.feature_level, 1);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    let mut upgraded = cluster.node(2).spec().clone();
+    upgraded.ports = cluster.node(2).ports();
+    upgraded.args.extend(["--announce-feature-level".to_owned(), NEXT_LEVEL.to_owned()]);
+    assert!(cluster.node(2).terminate(STOP_LIMIT).await?.success());
+    cluster.start_as(2, upgraded).await?;
+    cluster.node(2).ready(START_LIMIT).await?;
+    wait::until("the feature level to rise", SETTLE_LIMIT, || async {
+        for index in 0..3 {
+            let level = cluster.status_of(index).await?.feature_level;
+            ensure!(level == 2, "node {} has level {level}", index + 1);
+        }
+        Ok(())
+    })
+    .await?;
+    assert!(cluster.admin()?.verify().await?.equal);
+    Ok(())
+}

@@ -1,0 +1,93 @@
+"""One real `starling` process for the tests: started, given the digit models, and stopped."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("STARLING_BIN", ROOT / "target/debug/starling"))
+MODELS = ROOT / "models/digits"
+START_LIMIT_SECONDS = 60
+COMMAND_LIMIT_SECONDS = 60
+
+
+class Node:
+    """A node of its own cluster on ports that the system gave."""
+
+    def __init__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="starling-interop-")
+        folder = Path(self._folder.name)
+        self._log = open(folder / "node.log", "wb")
+        ready_file = folder / "ready.json"
+        ports = [flag for name in ("rest", "grpc", "metrics", "peer") for flag in (f"--{name}-port", "0")]
+        command = [BINARY, "serve", "--data-dir", folder / "data", "--ready-file", ready_file, *ports]
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        try:
+            addresses = self._wait_until_ready(ready_file)
+        except BaseException:
+            self.stop()
+            raise
+        self.rest = addresses["rest"]
+        self.grpc = addresses["grpc"]
+        self.metrics = addresses["metrics"]
+
+    def _wait_until_ready(self, ready_file):
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise AssertionError(f"starling ended with {self._process.returncode}:\n{self.log()}")
+            if ready_file.exists():
+                addresses = json.loads(ready_file.read_text())
+                if addresses["ready"]:
+                    return addresses
+            time.sleep(0.02)
+        raise AssertionError(f"starling was not ready in time:\n{self.log()}")
+
+    def run(self, *arguments):
+        """Runs a command of the CLI against this node; returns what it prints."""
+        command = [str(BINARY), "--server", self.grpc, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_SECONDS)
+        if done.returncode != 0:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}\n{self.log()}")
+        return done.stdout
+
+    def serve(self, model, label, file):
+        """Pushes a version and routes to it as soon as it is ready."""
+        self.run("model", "push", model, file, "--label", label)
+        self.wait_until_ready(model, label)
+        self.run("route", "set", model, f"{label}=100")
+
+    def wait_until_ready(self, model, label):
+        deadline = time.monotonic() + COMMAND_LIMIT_SECONDS
+        while True:
+            versions = self.run("get", "versions", model, "-o", "json")
+            version = next((v for v in listed(json.loads(versions)) if v["label"] == label), None)
+            if version and version["phase"].lower() == "ready":
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{model} {label} is not ready: {versions}\n{self.log()}")
+            time.sleep(0.05)
+
+    def log(self):
+        self._log.flush()
+        return Path(self._log.name).read_text(errors="replace")[-4000:]
+
+    def stop(self):
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        self._folder.cleanup()
+
+
+def listed(answer):
+    """A list that may stand under a name."""
+    if isinstance(answer, list):
+        return answer
+    return next(value for value in answer.values() if isinstance(value, list))
