@@ -9,7 +9,9 @@ use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StoredMembership};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StoredMembership,
+};
 use starling_raft::log_store::memory::MemoryDisk;
 use starling_raft::log_store::{self, LogStore, LogStoreOptions};
 use starling_raft::raft_types::{Answer, TypeConfig};

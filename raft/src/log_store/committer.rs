@@ -186,7 +186,9 @@ impl<D: Disk> Committer<D> {
                     return;
                 }
                 Ok(Err(error)) => return self.stop_for_good(&error.to_string()),
-                Err(panic) => return self.stop_for_good(&format!("panic: {}", panic_message(panic.as_ref()))),
+                Err(panic) => {
+                    return self.stop_for_good(&format!("panic: {}", panic_message(panic.as_ref())));
+                }
             }
         }
     }

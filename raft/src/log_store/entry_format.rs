@@ -490,3 +490,6 @@ impl From<FormatError> for std::io::Error {
         Self::new(std::io::ErrorKind::InvalidData, error)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,8 +104,8 @@ mod tests {
     fn the_stored_record_has_these_bytes_for_ever() {
         assert_eq!(
             hex::encode(record(3).encode()),
-            "4c\
-             01705de3e1\
+            "44\
+             013e63bfe3\
              0000000000000003\
              01000000000000000700000000000000020101\
              000000000000000600000000000000010000000000000384\

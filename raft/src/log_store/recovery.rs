@@ -24,7 +24,11 @@ pub(super) struct Recovered {
 
 /// Verifies every entry and compares the log with the high-water record.
 /// Takes out what an interrupted write or purge left behind.
-pub(super) fn recover(disk: &mut impl Disk, dir: &Path, options: &LogStoreOptions) -> Result<Recovered, OpenError> {
+pub(super) fn recover(
+    disk: &mut impl Disk,
+    dir: &Path,
+    options: &LogStoreOptions,
+) -> Result<Recovered, OpenError> {
     let recorded = match disk.read_high_water() {
         Ok(slots) => HighWater::newest(&slots),
         Err(source) => return Err(OpenError::Unreadable { dir: dir.to_owned(), source }),
@@ -112,7 +116,8 @@ impl FoundLog {
 
 fn what_is_lost(found: &FoundLog, recorded: Option<&HighWater>) -> Option<String> {
     let Some(promised) = recorded else {
-        let why = "its high-water file is missing or cannot be read, so nothing shows that all of it is there";
+        let why =
+            "its high-water file is missing or cannot be read, so nothing shows that all of it is there";
         return (!found.is_empty()).then(|| why.to_owned());
     };
     if promised.marker.is_some() && promised.marker != found.meta.marker {

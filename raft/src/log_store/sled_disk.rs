@@ -61,7 +61,13 @@ impl SledDisk {
             sync_directory(&sled_dir).map_err(unreadable)?;
         }
         let high_water = open_high_water(dir, options.durability).map_err(unreadable)?;
-        Ok(Self { tree: (*database).clone(), _database: database, data, high_water, durability: options.durability })
+        Ok(Self {
+            tree: (*database).clone(),
+            _database: database,
+            data,
+            high_water,
+            durability: options.durability,
+        })
     }
 }
 

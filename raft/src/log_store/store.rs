@@ -68,7 +68,15 @@ impl LogStore {
     ) -> Self {
         let queue_units = u32::try_from(queue_bytes_max / QUEUE_UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let queue_space = Arc::new(Semaphore::new(queue_units as usize));
-        Self { inner: Arc::new(Inner { shared, reader: Mutex::new(Some(reader)), queue, queue_space, queue_units }) }
+        Self {
+            inner: Arc::new(Inner {
+                shared,
+                reader: Mutex::new(Some(reader)),
+                queue,
+                queue_space,
+                queue_units,
+            }),
+        }
     }
 
     /// The cluster this log belongs to, if it was ever told.
@@ -140,8 +148,11 @@ impl LogStore {
     async fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<EntryOfStarling>> {
         for _ in 0..READ_ATTEMPTS_MAX {
             let plan = self.inner.shared.tail().plan_read(range.clone(), bytes_max);
-            let from_disk =
-                if plan.on_disk.is_empty() { Vec::new() } else { self.read_disk(plan.on_disk.clone(), bytes_max).await? };
+            let from_disk = if plan.on_disk.is_empty() {
+                Vec::new()
+            } else {
+                self.read_disk(plan.on_disk.clone(), bytes_max).await?
+            };
             if let Some(entries) = self.inner.shared.tail().finish_read(plan, from_disk, bytes_max) {
                 return Ok(entries);
             }
@@ -188,7 +199,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     /// Never empty for a range that is not: a leader would replicate a hole.
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<EntryOfStarling>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<EntryOfStarling>, io::Error> {
         if start >= end {
             return Ok(Vec::new());
         }
