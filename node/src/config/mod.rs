@@ -3,12 +3,13 @@
 
 mod field;
 mod keys;
+#[cfg(test)]
 mod page;
 mod settings;
 mod sources;
 mod units;
 
 pub(crate) use field::Field;
-pub(crate) use keys::{KEYS, Key};
+pub(crate) use keys::KEYS;
 pub(crate) use settings::Settings;
-pub(crate) use sources::{ConfigError, Given, resolve};
+pub(crate) use sources::{Given, resolve};

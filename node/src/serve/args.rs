@@ -75,3 +75,44 @@ impl FromArgMatches for ServeArgs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<ServeArgs, clap::Error> {
+        let command = ServeArgs::augment_args(Command::new("serve").no_binary_name(true));
+        ServeArgs::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
+    #[test]
+    fn every_key_is_a_flag() {
+        let args = parse(&["--rest-port", "0", "--insecure", "--data-dir=/d", "--config", "f.toml"]).unwrap();
+        let flag = |name: &str| args.flags.get(name).map(String::as_str);
+        assert_eq!(
+            (flag("rest_port"), flag("insecure"), flag("data_dir")),
+            (Some("0"), Some("true"), Some("/d"))
+        );
+        assert_eq!(args.config, Some(PathBuf::from("f.toml")));
+    }
+
+    #[test]
+    fn lists_may_be_repeated_and_have_commas() {
+        let args = parse(&["--join", "a:1,b:2", "--join", "c:3"]).unwrap();
+        assert_eq!(args.flags["join"], "a:1,b:2,c:3");
+    }
+
+    #[test]
+    fn a_flag_that_is_not_known_is_refused_with_the_nearest() {
+        let text = parse(&["--rest-prot", "1"]).unwrap_err().to_string();
+        assert!(text.contains("--rest-port"), "{text}");
+    }
+
+    #[test]
+    fn what_serves_tests_only_is_not_in_the_help() {
+        let mut command = ServeArgs::augment_args(Command::new("serve"));
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("--election-timeout-min") && !help.contains("--fail-log-after"), "{help}");
+    }
+}

@@ -1,0 +1,196 @@
+//! A node from its open ports to its end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_actors::inference::serve::PeerInferenceService;
+use starling_actors::inference::{Inference, OnnxRuntime};
+use starling_raft::flock::{Flock, FlockConfig};
+use starling_raft::state::Addresses;
+use tokio::runtime::Handle;
+
+use super::conditions::{flock_config, inference_config, log_store_options};
+use super::listen::Listeners;
+use super::stop::{Stopping, stop};
+use super::{CannotStart, grace};
+use crate::config::Settings;
+use crate::data_plane::{DataPlane, Port, Wire};
+use crate::ready_file::{self, ReadyFile};
+use crate::servers::{self, Node, Security};
+use crate::telemetry::Metrics;
+
+/// How often the node asks itself whether it can answer.
+const READINESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Runs until a signal, and stops in order; ends the process at once if the
+/// node has died inside.
+pub(super) async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    onnx: OnnxRuntime,
+) -> Result<ExitCode, CannotStart> {
+    let mut stop_signal = Stopping::listen()?;
+    let metrics = Metrics::new().map_err(|error| CannotStart(format!("metrics: {error}")))?;
+    let Listeners { rest, grpc, metrics: metrics_listener, peer, addresses } = listeners;
+    let flock_config = flock_config(&settings, peer, addresses.clone())?;
+    let security = Security::new(settings.insecure);
+    let node = Node::new(settings, metrics, onnx, security, Handle::current());
+
+    let (health, health_service) = servers::health_service().await;
+    let settings = &node.settings;
+    let port = |name, wire, router| Port::new(name, wire, router, settings, &node.metrics);
+    let grpc_port = port("grpc", Wire::Http2, servers::grpc_router(&node, health_service));
+    let rest_port = port("rest", Wire::Http1OrHttp2, servers::rest_router(&node));
+    let metrics_port = port("metrics", Wire::Http1OrHttp2, servers::metrics_router(&node));
+    let threads = usize::try_from(settings.data_plane_threads).unwrap_or(0);
+    let plane = DataPlane::start(threads, vec![(grpc, grpc_port), (rest, rest_port)], &node.control)
+        .map_err(|error| CannotStart(format!("the data plane cannot be started: {error}")))?;
+    let beside = DataPlane::start_on_control(metrics_listener, metrics_port, &node.control)
+        .map_err(|error| CannotStart(format!("the metrics server cannot be started: {error}")))?;
+
+    let announcer = Announcer { file: settings.ready_file.clone(), addresses };
+    announcer.check_writable()?;
+    let joined = tokio::select! {
+        joined = join(&node, flock_config, &announcer) => joined,
+        () = stop_signal.told() => {
+            tracing::info!("told to stop before this node has joined a cluster");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if let Err(failure) = joined {
+        return failure;
+    }
+    tokio::spawn(follow_readiness(node.clone(), announcer));
+    tokio::spawn(servers::follow_readiness(health.clone(), node.clone()));
+
+    tokio::select! {
+        () = stop_signal.told() => {}
+        never = end_if_fatal(&node) => match never {},
+    }
+    tracing::info!(grace = ?grace(&node.settings), "told to stop; running requests may finish");
+    tokio::select! {
+        () = stop(&node, plane, beside, health) => Ok(ExitCode::SUCCESS),
+        () = stop_signal.told() => {
+            tracing::warn!("told to stop twice; ending at once");
+            Ok(ExitCode::from(crate::exit::FAILED))
+        }
+    }
+}
+
+/// Joins the flock, starts inference, and lets the handlers reach both.
+async fn join(
+    node: &Arc<Node>,
+    config: FlockConfig,
+    announcer: &Announcer,
+) -> Result<(), Result<ExitCode, CannotStart>> {
+    let peer_service = PeerInferenceService::default();
+    let on_listening = || announcer.announce(false, None);
+    let log = log_store_options(&node.settings, &config);
+    let flock = Flock::start_with_log(config, log, peer_service.routes(), on_listening)
+        .await
+        .map_err(|error| Err(CannotStart(error.to_string())))?;
+    let node_id = flock.consensus.node_id();
+    tracing::info!(
+        %node_id,
+        cluster_id = %flock.consensus.cluster_id(),
+        boot = flock.consensus.boot(),
+        grpc = announcer.addresses.grpc,
+        rest = announcer.addresses.rest,
+        metrics = announcer.addresses.metrics,
+        peer = announcer.addresses.peer,
+        "this node is part of a cluster"
+    );
+    let config = inference_config(&node.settings);
+    let started =
+        Inference::start(node.onnx.clone(), &flock, &peer_service, config, &node.metrics.registry).await;
+    match started {
+        Ok(inference) => {
+            node.set_running(flock, inference);
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "inference cannot be started");
+            flock.shutdown(grace(&node.settings)).await;
+            Err(Ok(ExitCode::from(crate::exit::FAILED)))
+        }
+    }
+}
+
+/// A node whose core has died must not look alive: it ends, and recovers from
+/// disk when it is started again.
+async fn end_if_fatal(node: &Node) -> std::convert::Infallible {
+    if let Ok(running) = node.running()
+        && let Some(flock) = running.flock.read().await.as_ref()
+    {
+        let fatal = flock.fatal().await;
+        tracing::error!(reason = %fatal, "this node cannot go on and ends now; it recovers from disk when started again");
+        eprintln!("starling: {fatal}");
+        std::process::exit(i32::from(crate::exit::FAILED));
+    }
+    std::future::pending().await
+}
+
+async fn follow_readiness(node: Arc<Node>, announcer: Announcer) {
+    let node_id = node.running().ok().map(|running| running.consensus.node_id().get());
+    let mut ready = node.watch_ready();
+    announcer.announce(false, node_id);
+    while !node.stopping.is_cancelled() {
+        node.update_readiness();
+        tell_others(&node).await;
+        if ready.has_changed().unwrap_or(false) {
+            let ready = *ready.borrow_and_update();
+            tracing::info!(ready, "readiness changed");
+            announcer.announce(ready, node_id);
+        }
+        tokio::time::sleep(READINESS_INTERVAL).await;
+    }
+    announcer.announce(false, node_id);
+}
+
+/// So that other nodes prefer the less busy, and leave this one out if it cannot answer.
+async fn tell_others(node: &Node) {
+    let Ok(running) = node.running() else { return };
+    let load = u32::try_from(running.inference.in_flight()).unwrap_or(u32::MAX);
+    if let Some(flock) = running.flock.read().await.as_ref() {
+        flock.report_condition(load, node.ready());
+    }
+}
+
+/// Writes the ready file, if one is wanted.
+struct Announcer {
+    file: Option<PathBuf>,
+    addresses: Addresses,
+}
+
+impl Announcer {
+    fn content(&self, ready: bool, node_id: Option<u64>) -> ReadyFile {
+        let Addresses { peer, grpc, rest, metrics } = self.addresses.clone();
+        ReadyFile { ready, node_id, rest, grpc, metrics, peer }
+    }
+
+    fn announce(&self, ready: bool, node_id: Option<u64>) {
+        let Some(file) = &self.file else { return };
+        if let Err(error) = ready_file::write(file, &self.content(ready, node_id)) {
+            tracing::error!(file = %file.display(), %error, "the ready file cannot be written");
+        }
+    }
+
+    /// Whoever waits for the file would wait for ever.
+    fn check_writable(&self) -> Result<(), CannotStart> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let folder = match file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => std::path::Path::new("."),
+        };
+        if folder.is_dir() {
+            return Ok(());
+        }
+        Err(CannotStart(format!(
+            "ready file {} cannot be written: {} is no directory; make it first",
+            file.display(),
+            folder.display()
+        )))
+    }
+}

@@ -1,0 +1,146 @@
+//! Failures in the words of gRPC and HTTP: which status each gets.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use starling_actors::inference::InferError;
+use starling_raft::artefacts::ArtefactError;
+use starling_raft::consensus::{ProposeError, ReadError};
+use starling_raft::state::Rejection;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+/// By which gRPC clients are told when to try again, in milliseconds.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// What nginx made the custom for a client that went away; no registered code fits.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The gRPC status of a prediction that failed.
+pub(super) fn infer_status(error: &InferError) -> Status {
+    let text = error.to_string();
+    match error {
+        InferError::InvalidArgument(_) => Status::invalid_argument(text),
+        InferError::NotFound(_) => Status::not_found(text),
+        InferError::QueueFull { retry_after, .. } => exhausted(text, *retry_after),
+        InferError::DeadlineExceeded { .. } => Status::deadline_exceeded(text),
+        InferError::Unavailable(_) => Status::unavailable(text),
+        InferError::Cancelled => Status::cancelled(text),
+        InferError::Internal(_) => Status::internal(text),
+        InferError::Unimplemented(_) => Status::unimplemented(text),
+    }
+}
+
+fn exhausted(text: String, retry_after: Duration) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert(PUSHBACK, MetadataValue::from(retry_after.as_millis().max(1) as u64));
+    Status::with_metadata(Code::ResourceExhausted, text, metadata)
+}
+
+/// The HTTP status of a prediction that failed, and when to try again.
+pub(super) fn infer_http(error: &InferError) -> (StatusCode, Option<Duration>) {
+    match error {
+        InferError::InvalidArgument(_) => (StatusCode::BAD_REQUEST, None),
+        InferError::NotFound(_) => (StatusCode::NOT_FOUND, None),
+        InferError::QueueFull { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after)),
+        InferError::DeadlineExceeded { .. } => (StatusCode::GATEWAY_TIMEOUT, None),
+        InferError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
+        InferError::Cancelled => {
+            let closed = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST);
+            (closed, None)
+        }
+        InferError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
+        InferError::Unimplemented(_) => (StatusCode::NOT_IMPLEMENTED, None),
+    }
+}
+
+/// The gRPC status of a command that was decided against.
+fn rejection_status(rejection: &Rejection) -> Status {
+    let text = rejection.to_string();
+    match rejection {
+        Rejection::UnknownModel(_) | Rejection::UnknownVersion { .. } | Rejection::UnknownNode(_) => {
+            Status::not_found(text)
+        }
+        Rejection::LabelTaken { .. } | Rejection::AlreadyFounded(_) => Status::already_exists(text),
+        Rejection::WeightsDoNotSum { .. } | Rejection::VersionNamedTwice { .. } => {
+            Status::invalid_argument(text)
+        }
+        Rejection::EpochMismatch { .. } => Status::aborted(text),
+        Rejection::LimitReached { .. } => Status::resource_exhausted(text),
+        _ => Status::failed_precondition(text),
+    }
+}
+
+/// The gRPC status of a write that was not accepted.
+pub(super) fn propose_status(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::Rejected(rejection) => rejection_status(rejection),
+        ProposeError::Unavailable(_) => Status::unavailable(error.to_string()),
+        ProposeError::TimedOut(_) => Status::deadline_exceeded(error.to_string()),
+    }
+}
+
+/// The gRPC status of a linearizable read that was not possible.
+pub(super) fn read_status(error: &ReadError) -> Status {
+    match error {
+        ReadError::Unavailable(_) => Status::unavailable(error.to_string()),
+        ReadError::TimedOut(_) => Status::deadline_exceeded(error.to_string()),
+    }
+}
+
+/// The gRPC status of an artefact that could not be kept or spread.
+pub(super) fn artefact_status(error: &ArtefactError) -> Status {
+    let text = error.to_string();
+    match error {
+        ArtefactError::Io { .. } => Status::internal(text),
+        ArtefactError::DigestMismatch { .. } => Status::data_loss(text),
+        ArtefactError::TooLarge { .. } => Status::invalid_argument(text),
+        ArtefactError::NotFetched { .. } | ArtefactError::NoMajority { .. } => Status::unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_code_in_both_protocols() {
+        let model = || "m".to_owned();
+        let full = InferError::QueueFull { model: model(), limit: 3, retry_after: Duration::from_millis(20) };
+        let cases = [
+            (InferError::InvalidArgument("x".into()), Code::InvalidArgument, 400),
+            (InferError::NotFound("x".into()), Code::NotFound, 404),
+            (full, Code::ResourceExhausted, 429),
+            (InferError::DeadlineExceeded { model: model() }, Code::DeadlineExceeded, 504),
+            (InferError::Unavailable("x".into()), Code::Unavailable, 503),
+            (InferError::Cancelled, Code::Cancelled, 499),
+            (InferError::Internal("x".into()), Code::Internal, 500),
+            (InferError::Unimplemented("x".into()), Code::Unimplemented, 501),
+        ];
+        for (error, code, http) in cases {
+            assert_eq!(infer_status(&error).code(), code, "{error}");
+            assert_eq!(infer_http(&error).0.as_u16(), http, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_try_again() {
+        let error =
+            InferError::QueueFull { model: "m".into(), limit: 3, retry_after: Duration::from_millis(20) };
+        let status = infer_status(&error);
+        assert_eq!(status.metadata().get(PUSHBACK).unwrap().to_str().unwrap(), "20");
+        assert_eq!(infer_http(&error).1, Some(Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn a_rejection_is_no_unavailability() {
+        let unknown = ProposeError::Rejected(Rejection::UnknownModel("m".parse().unwrap()));
+        assert_eq!(propose_status(&unknown).code(), Code::NotFound);
+        let not_ready = ProposeError::Rejected(Rejection::VersionNotReady {
+            model: "m".parse().unwrap(),
+            label: "v1".parse().unwrap(),
+        });
+        assert_eq!(propose_status(&not_ready).code(), Code::FailedPrecondition);
+        assert_eq!(propose_status(&ProposeError::Unavailable("no leader".into())).code(), Code::Unavailable);
+    }
+}

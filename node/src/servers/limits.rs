@@ -1,0 +1,88 @@
+//! Bodies over `max_request_bytes` are refused before they are read where they
+//! say their length, and as soon as they pass it where they do not.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+
+/// Why a body was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// Over the limit.
+    #[error("the request is larger than {limit_bytes} bytes (config key `max_request_bytes`)")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// It broke off, or is not what its encoding says.
+    #[error("the request body could not be read: {0}")]
+    Broken(String),
+}
+
+/// Refuses by the announced length alone.
+pub(super) fn check_length(headers: &HeaderMap, limit_bytes: usize) -> Result<(), BodyError> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match length.and_then(|length| length.parse::<u64>().ok()) {
+        Some(length) if length > limit_bytes as u64 => Err(BodyError::TooLarge { limit_bytes }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a body, as it is after decompression, up to the limit.
+pub(super) async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, BodyError> {
+    let mut first = Bytes::new();
+    let mut gathered = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len().max(gathered.len()) + data.len() > limit_bytes {
+            return Err(BodyError::TooLarge { limit_bytes });
+        }
+        // A body that comes in one piece is not copied.
+        if first.is_empty() && gathered.is_empty() {
+            first = data;
+            continue;
+        }
+        if gathered.is_empty() {
+            gathered.extend_from_slice(&first);
+        }
+        gathered.extend_from_slice(&data);
+    }
+    if gathered.is_empty() { Ok(first) } else { Ok(gathered.freeze()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn in_pieces(pieces: &'static [&'static str]) -> Body {
+        let pieces = pieces.iter().map(|piece| Ok::<_, Infallible>(Bytes::from_static(piece.as_bytes())));
+        Body::from_stream(tokio_stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_gathered_from_its_pieces() {
+        assert_eq!(read(in_pieces(&["ab", "", "cd", "e"]), 5).await.unwrap(), "abcde");
+        assert_eq!(read(in_pieces(&["abcde"]), 5).await.unwrap(), "abcde");
+        assert_eq!(read(Body::empty(), 5).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_refused_as_soon_as_it_passes_the_limit() {
+        for pieces in [&["abcdef"][..], &["abc", "def"], &["abcde", "f"]] {
+            let outcome = read(in_pieces(pieces), 5).await;
+            assert!(matches!(outcome, Err(BodyError::TooLarge { limit_bytes: 5 })), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_says_its_length_is_refused_unread() {
+        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, "6".parse().unwrap())]);
+        assert!(check_length(&headers, 5).is_err());
+        assert!(check_length(&headers, 6).is_ok());
+    }
+}

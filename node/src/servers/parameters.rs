@@ -1,0 +1,164 @@
+//! What the parameters of a prediction request mean, for gRPC and REST alike.
+//! Keys that Starling does not know pass through; what it cannot honour is
+//! refused rather than ignored.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use starling_actors::inference::InferError;
+use starling_proto::inference::infer_parameter::ParameterChoice;
+use starling_proto::inference::{InferParameter, ModelInferRequest};
+
+/// Every request of Triton's C++ client carries it, streams and unary calls alike.
+const ENABLE_EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+const RESERVED_PREFIX: &str = "triton_";
+const SHARED_MEMORY_PREFIX: &str = "shared_memory_";
+
+/// What was found in them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Parameters {
+    /// `timeout`, which is in microseconds, as an instant.
+    pub(super) deadline: Option<Instant>,
+    /// `routing_key`.
+    pub(super) routing_key: Option<String>,
+    /// `starling_quiet`.
+    pub(super) quiet: bool,
+}
+
+/// Checks and reads the parameters of a request, its inputs and outputs.
+pub(super) fn read(request: &ModelInferRequest, now: Instant) -> Result<Parameters, InferError> {
+    for input in &request.inputs {
+        refuse_shared_memory(&input.name, &input.parameters)?;
+    }
+    for output in &request.outputs {
+        refuse_shared_memory(&output.name, &output.parameters)?;
+        if output.parameters.contains_key("classification") {
+            return Err(InferError::Unimplemented(format!(
+                "output '{}': the classification extension is not supported; read the scores themselves",
+                output.name
+            )));
+        }
+    }
+    let mut found = Parameters::default();
+    for (key, parameter) in &request.parameters {
+        match key.as_str() {
+            "timeout" => found.deadline = deadline(parameter, now)?,
+            "routing_key" => found.routing_key = Some(text(key, parameter)?),
+            "starling_quiet" => found.quiet = flag(key, parameter)?,
+            ENABLE_EMPTY_FINAL_RESPONSE => {}
+            _ if key.starts_with(RESERVED_PREFIX) => {
+                return Err(InferError::InvalidArgument(format!(
+                    "parameter '{key}': keys that begin with 'triton_' are reserved"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn refuse_shared_memory(
+    tensor: &str,
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<(), InferError> {
+    if parameters.keys().any(|key| key.starts_with(SHARED_MEMORY_PREFIX)) {
+        return Err(InferError::Unimplemented(format!(
+            "tensor '{tensor}': shared memory is not supported; send the contents"
+        )));
+    }
+    Ok(())
+}
+
+/// Zero means no limit, as for Triton.
+fn deadline(parameter: &InferParameter, now: Instant) -> Result<Option<Instant>, InferError> {
+    let micros = match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(micros)) => u64::try_from(micros).ok(),
+        Some(ParameterChoice::Uint64Param(micros)) => Some(micros),
+        _ => None,
+    };
+    let micros = micros.ok_or_else(|| wrong("timeout", "a whole number of microseconds, 0 or more"))?;
+    if micros == 0 {
+        return Ok(None);
+    }
+    Ok(now.checked_add(Duration::from_micros(micros)))
+}
+
+fn text(key: &str, parameter: &InferParameter) -> Result<String, InferError> {
+    match &parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Ok(text.clone()),
+        Some(ParameterChoice::Int64Param(number)) => Ok(number.to_string()),
+        Some(ParameterChoice::Uint64Param(number)) => Ok(number.to_string()),
+        _ => Err(wrong(key, "a string or a whole number")),
+    }
+}
+
+fn flag(key: &str, parameter: &InferParameter) -> Result<bool, InferError> {
+    match parameter.parameter_choice {
+        Some(ParameterChoice::BoolParam(flag)) => Ok(flag),
+        _ => Err(wrong(key, "true or false")),
+    }
+}
+
+fn wrong(key: &str, expected: &str) -> InferError {
+    InferError::InvalidArgument(format!("parameter '{key}' must be {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use starling_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+
+    use super::*;
+
+    fn request(key: &str, choice: ParameterChoice) -> ModelInferRequest {
+        ModelInferRequest { parameters: parameters(key, choice), ..Default::default() }
+    }
+
+    fn parameters(key: &str, choice: ParameterChoice) -> HashMap<String, InferParameter> {
+        HashMap::from([(key.to_owned(), InferParameter { parameter_choice: Some(choice) })])
+    }
+
+    #[test]
+    fn reserved_keys_are_refused_but_for_the_one_that_every_client_sends() {
+        let now = Instant::now();
+        let refused = read(&request("triton_x", ParameterChoice::Int64Param(1)), now);
+        assert!(matches!(refused, Err(InferError::InvalidArgument(text)) if text.contains("triton_x")));
+        let allowed = request(ENABLE_EMPTY_FINAL_RESPONSE, ParameterChoice::BoolParam(false));
+        assert_eq!(read(&allowed, now).unwrap(), Parameters::default());
+    }
+
+    #[test]
+    fn timeout_is_in_microseconds_and_zero_means_none() {
+        let now = Instant::now();
+        let read = |choice| read(&request("timeout", choice), now);
+        let expected = now + Duration::from_millis(250);
+        assert_eq!(read(ParameterChoice::Int64Param(250_000)).unwrap().deadline, Some(expected));
+        assert_eq!(read(ParameterChoice::Uint64Param(0)).unwrap().deadline, None);
+        assert!(read(ParameterChoice::Int64Param(-1)).is_err());
+        assert!(read(ParameterChoice::StringParam("1s".into())).is_err());
+    }
+
+    #[test]
+    fn keys_that_are_not_known_pass() {
+        assert!(read(&request("my_own", ParameterChoice::DoubleParam(0.5)), Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn extensions_that_are_not_there_are_refused_by_name() {
+        let input = InferInputTensor {
+            name: "x".into(),
+            parameters: parameters("shared_memory_region", ParameterChoice::StringParam("r".into())),
+            ..Default::default()
+        };
+        let shared = ModelInferRequest { inputs: vec![input], ..Default::default() };
+        assert!(
+            matches!(read(&shared, Instant::now()), Err(InferError::Unimplemented(t)) if t.contains("'x'"))
+        );
+        let output = InferRequestedOutputTensor {
+            name: "y".into(),
+            parameters: parameters("classification", ParameterChoice::Int64Param(3)),
+        };
+        let top = ModelInferRequest { outputs: vec![output], ..Default::default() };
+        assert!(matches!(read(&top, Instant::now()), Err(InferError::Unimplemented(t)) if t.contains("'y'")));
+    }
+}

@@ -1,0 +1,75 @@
+//! What a client gets instead of an answer: `{"error": "…"}` and a status.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+use starling_actors::inference::InferError;
+
+use super::json_response;
+use crate::servers::errors::infer_http;
+use crate::servers::limits::BodyError;
+use crate::servers::node::Starting;
+
+/// A refusal or failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RestError {
+    status: StatusCode,
+    text: String,
+    retry_after: Option<Duration>,
+}
+
+impl RestError {
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), retry_after: None }
+    }
+
+    /// The request is wrong.
+    pub(super) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<InferError> for RestError {
+    fn from(error: InferError) -> Self {
+        if let InferError::Internal(reason) = &error {
+            tracing::error!(reason, "prediction failed");
+        }
+        let (status, retry_after) = infer_http(&error);
+        Self { status, text: error.to_string(), retry_after }
+    }
+}
+
+impl From<Starting> for RestError {
+    fn from(starting: Starting) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, starting.to_string())
+    }
+}
+
+impl From<BodyError> for RestError {
+    fn from(error: BodyError) -> Self {
+        let status = match error {
+            BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        let mut response = json_response(self.status, &json!({ "error": self.text }));
+        if let Some(retry_after) = self.retry_after {
+            // The header has whole seconds; less than one would read as none.
+            let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

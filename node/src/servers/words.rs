@@ -1,0 +1,192 @@
+//! The `x-starling-*` headers, the same over gRPC (as metadata) and REST: what a
+//! request may say beside its body, and what its answer says.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use starling_actors::inference::{InferError, RequestContext};
+use starling_proto::inference::infer_parameter::ParameterChoice;
+use starling_proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
+use starling_raft::state::Principal;
+
+use super::parameters;
+
+const KEY: &str = "x-starling-key";
+const MIN_EPOCH: &str = "x-starling-min-epoch";
+const QUIET: &str = "x-starling-quiet";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// Parameters with this prefix are repeated as headers.
+const PARAMETER_PREFIX: &str = "starling_";
+const HEADER_PREFIX: &str = "x-starling-";
+/// Longest routing key; only its hash is used.
+const ROUTING_KEY_BYTES_MAX: usize = 1024;
+
+/// What a request says beside its body. Of two deadlines the nearer holds; a
+/// header wins over the parameter of the same meaning.
+pub(super) fn request_context(
+    headers: &HeaderMap,
+    request: &ModelInferRequest,
+    principal: Principal,
+) -> Result<RequestContext, InferError> {
+    let now = Instant::now();
+    let parameters = parameters::read(request, now)?;
+    let call_deadline = grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout));
+    let routing_key = match text(headers, KEY)? {
+        Some(key) => Some(key.to_owned()),
+        None => parameters.routing_key,
+    };
+    if routing_key.as_ref().is_some_and(|key| key.len() > ROUTING_KEY_BYTES_MAX) {
+        return Err(InferError::InvalidArgument(format!(
+            "the routing key is longer than {ROUTING_KEY_BYTES_MAX} bytes; send a hash of it"
+        )));
+    }
+    Ok(RequestContext {
+        principal,
+        deadline: [call_deadline, parameters.deadline].into_iter().flatten().min(),
+        routing_key: routing_key.filter(|key| !key.is_empty()),
+        min_epoch: min_epoch(headers)?,
+        quiet: parameters.quiet || text(headers, QUIET)?.is_some_and(|quiet| quiet == "true"),
+    })
+}
+
+/// How long the caller of a gRPC method waits.
+pub(super) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, InferError> {
+    let Some(value) = text(headers, GRPC_TIMEOUT)? else { return Ok(None) };
+    let wrong = || InferError::InvalidArgument(format!("{GRPC_TIMEOUT} '{value}' is not a gRPC timeout"));
+    let (digits, unit) = value.split_at_checked(value.len().saturating_sub(1)).ok_or_else(wrong)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return Err(wrong()),
+    };
+    Ok(Some(timeout))
+}
+
+fn min_epoch(headers: &HeaderMap) -> Result<Option<u64>, InferError> {
+    let Some(value) = text(headers, MIN_EPOCH)? else { return Ok(None) };
+    match value.parse() {
+        Ok(epoch) => Ok(Some(epoch)),
+        Err(_) => Err(InferError::InvalidArgument(format!(
+            "{MIN_EPOCH} '{value}' is not an epoch (a whole number)"
+        ))),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, InferError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(InferError::InvalidArgument(format!("header {name} has characters outside ASCII"))),
+    }
+}
+
+/// What an answer says about its decision, as headers.
+pub(super) fn response_headers(response: &ModelInferResponse, headers: &mut HeaderMap) {
+    for (key, parameter) in &response.parameters {
+        if let Some((name, value)) = response_header(key, parameter) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn response_header(key: &str, parameter: &InferParameter) -> Option<(HeaderName, HeaderValue)> {
+    let name = match key {
+        // Known words cost no allocation.
+        "starling_decision" => HeaderName::from_static("x-starling-decision"),
+        "starling_epoch" => HeaderName::from_static("x-starling-epoch"),
+        "starling_version" => HeaderName::from_static("x-starling-version"),
+        "starling_node" => HeaderName::from_static("x-starling-node"),
+        "starling_sticky" => HeaderName::from_static("x-starling-sticky"),
+        _ => {
+            let word = key.strip_prefix(PARAMETER_PREFIX)?;
+            format!("{HEADER_PREFIX}{}", word.replace('_', "-")).parse().ok()?
+        }
+    };
+    let value = match parameter.parameter_choice.as_ref()? {
+        ParameterChoice::BoolParam(true) => HeaderValue::from_static("true"),
+        ParameterChoice::BoolParam(false) => HeaderValue::from_static("false"),
+        ParameterChoice::Int64Param(number) => HeaderValue::from(*number),
+        ParameterChoice::Uint64Param(number) => HeaderValue::from(*number),
+        ParameterChoice::DoubleParam(number) => number.to_string().parse().ok()?,
+        ParameterChoice::StringParam(text) => text.parse().ok()?,
+    };
+    Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn context(pairs: &[(&'static str, &str)]) -> Result<RequestContext, InferError> {
+        request_context(&headers(pairs), &ModelInferRequest::default(), Principal::local())
+    }
+
+    #[test]
+    fn headers_of_a_request_are_read() {
+        let context =
+            context(&[(KEY, "user-7"), (MIN_EPOCH, "42"), (QUIET, "true"), (GRPC_TIMEOUT, "5S")]).unwrap();
+        assert_eq!(context.routing_key.as_deref(), Some("user-7"));
+        assert_eq!(context.min_epoch, Some(42));
+        assert!(context.quiet);
+        let left = context.deadline.unwrap() - Instant::now();
+        assert!(left > Duration::from_secs(4) && left <= Duration::from_secs(5), "{left:?}");
+    }
+
+    #[test]
+    fn grpc_timeouts_have_eight_digits_at_most_and_a_unit() {
+        let read = |value: &str| grpc_timeout(&headers(&[(GRPC_TIMEOUT, value)]));
+        assert_eq!(read("100m").unwrap(), Some(Duration::from_millis(100)));
+        assert_eq!(read("7u").unwrap(), Some(Duration::from_micros(7)));
+        assert_eq!(read("99999999H").unwrap(), Some(Duration::from_secs(359_999_996_400)));
+        for wrong in ["", "S", "123456789S", "1x", "-1S", "1ü"] {
+            let outcome = headers_or_none(wrong).map(|headers| grpc_timeout(&headers));
+            assert!(outcome.is_none_or(|outcome| outcome.is_err()), "{wrong}");
+        }
+    }
+
+    fn headers_or_none(value: &str) -> Option<HeaderMap> {
+        let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        Some(HeaderMap::from_iter([(HeaderName::from_static(GRPC_TIMEOUT), value)]))
+    }
+
+    #[test]
+    fn an_epoch_that_is_no_number_is_refused() {
+        assert!(matches!(context(&[(MIN_EPOCH, "new")]), Err(InferError::InvalidArgument(_))));
+    }
+
+    #[test]
+    fn an_answer_repeats_its_starling_parameters_as_headers() {
+        let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+        let response = ModelInferResponse {
+            parameters: [
+                ("starling_epoch".to_owned(), parameter(ParameterChoice::Int64Param(9))),
+                ("starling_sticky".to_owned(), parameter(ParameterChoice::BoolParam(false))),
+                ("starling_some_thing".to_owned(), parameter(ParameterChoice::StringParam("a".into()))),
+                ("other".to_owned(), parameter(ParameterChoice::Int64Param(1))),
+            ]
+            .into(),
+            ..Default::default()
+        };
+        let mut found = HeaderMap::new();
+        response_headers(&response, &mut found);
+        let expected = headers(&[
+            ("x-starling-epoch", "9"),
+            ("x-starling-sticky", "false"),
+            ("x-starling-some-thing", "a"),
+        ]);
+        assert_eq!(found, expected);
+    }
+}
