@@ -6,23 +6,37 @@
 //!               ↘ forward                                   (another node)
 //! ```
 
+pub mod admission;
+pub mod backoff;
 pub mod cluster_traffic;
 pub mod decision_ids;
+pub mod decision_parameters;
 pub mod error;
+pub mod forward;
+pub mod forward_status;
 pub mod host;
 pub mod latency_sketch;
+pub mod local_versions;
 pub mod model_config;
+pub mod peer_service;
+pub mod placement_follower;
 pub mod placement_plan;
+pub mod readiness;
 pub mod readiness_view;
 pub mod ready_controller;
+pub mod request_metrics;
+pub mod route_traffic;
 pub mod router;
+pub mod routing_feed;
 pub mod routing_table;
 pub mod runtime;
 pub mod serve;
+pub mod task_keeper;
+pub mod tensor;
+pub mod traffic;
+pub mod traffic_report;
 #[cfg(test)]
 mod test_states;
-pub mod traffic;
-pub mod tensor;
 
 mod batcher;
 mod instance;

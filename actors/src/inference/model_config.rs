@@ -5,8 +5,8 @@ use starling_proto::inference::model_config::SchedulingChoice;
 use starling_proto::inference::model_metadata_response::TensorMetadata;
 use starling_proto::inference::repository_index_response::ModelIndex;
 use starling_proto::inference::{
-    DataType as WireDataType, ModelConfig, ModelDynamicBatching, ModelInput, ModelMetadataResponse,
-    ModelOutput, ModelTransactionPolicy,
+    DataType as WireDataType, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput,
+    ModelMetadataResponse, ModelOutput, ModelStatistics, ModelTransactionPolicy, StatisticDuration,
 };
 use starling_raft::state::models::{DataType, TensorSpec};
 use starling_raft::state::{Phase, Version};
@@ -148,6 +148,27 @@ pub fn index_entry(model: &RoutedModel, version: &RoutedVersion, view: &Readines
         version: version.ordinal_text.clone(),
         state: state.to_owned(),
         reason,
+    }
+}
+
+/// The counts of a version that is not loaded here. All groups are present:
+/// Triton's clients read them unchecked.
+pub fn statistics_of_none(version: &RoutedVersion) -> ModelStatistics {
+    let none = Some(StatisticDuration::default());
+    ModelStatistics {
+        name: version.key.model.to_string(),
+        version: version.ordinal_text.clone(),
+        inference_stats: Some(InferStatistics {
+            success: none,
+            fail: none,
+            queue: none,
+            compute_input: none,
+            compute_infer: none,
+            compute_output: none,
+            cache_hit: none,
+            cache_miss: none,
+        }),
+        ..ModelStatistics::default()
     }
 }
 

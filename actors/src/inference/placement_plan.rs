@@ -294,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn a_model_created_again_waits_until_its_old_namesake_is_gone() {
+    fn a_version_waits_until_an_older_namesake_is_gone_from_the_host() {
         let mut scene = Scene::of_nodes(1);
         let first = scene.cluster.register("digits");
-        let old = scene.has("digits", first, LocalPhase::Loaded);
-        scene.cluster.delete("digits");
-        scene.cluster.register("digits");
+        let key = VersionKey { model: "digits".parse().unwrap(), ordinal: first };
+        let of_a_deleted_model = VersionId { model_id: 1, ordinal: first };
+        scene.local.insert(of_a_deleted_model, (key, LocalPhase::Loaded));
         let plan = scene.plan_of(scene.nodes[0]);
-        assert_eq!(plan.withdraw, BTreeSet::from([old]));
+        assert_eq!(plan.withdraw, BTreeSet::from([of_a_deleted_model]));
         assert!(plan.load.is_empty());
         scene.local.clear();
         assert_eq!(loads(&scene.plan_of(scene.nodes[0])), [1]);

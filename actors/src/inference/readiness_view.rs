@@ -151,6 +151,11 @@ impl ReadinessView {
         Self { by_node, holders }
     }
 
+    /// Who has said something, in order of id.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.by_node.keys().copied()
+    }
+
     /// What a node says of itself, if it has said anything.
     pub fn node(&self, node_id: NodeId) -> Option<&NodeReadiness> {
         self.by_node.get(&node_id).map(|known| &*known.readiness)

@@ -3,13 +3,61 @@
 //! on all of them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
+use starling_raft::consensus::Consensus;
+use starling_raft::peers::Peers;
 use starling_raft::state::placement::placed_on;
-use starling_raft::state::{ModelCommand, ModelName, NodeId, Ordinal, Phase, State};
+use starling_raft::state::{
+    Command, ModelCommand, ModelName, NodeId, Ordinal, Phase, Principal, RequestId, State,
+};
+use uuid::Uuid;
 
 use super::placement_plan::{candidates, wanted_versions};
+use super::readiness::ReadinessBoard;
 use super::readiness_view::ReadinessView;
 use super::routing_table::VersionId;
+
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a proposal that was not accepted, and as a safety net.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Watches without end, and proposes while this node leads. A proposal that a
+/// leader's death interrupts is made again by the next one.
+pub async fn run(consensus: Consensus, peers: Peers, board: Arc<ReadinessBoard>) {
+    let principal = Principal::node(consensus.node_id());
+    let mut status = consensus.watch_status();
+    let mut applied = consensus.watch_applied();
+    let mut live = peers.live();
+    let mut view = board.watch_view();
+    loop {
+        let leads = status.borrow_and_update().is_leader;
+        let state = Arc::clone(&applied.borrow_and_update().state);
+        let alive: BTreeSet<NodeId> = live.borrow_and_update().keys().copied().collect();
+        let known = Arc::clone(&view.borrow_and_update());
+        if leads {
+            for command in proposals(&state, &alive, &known) {
+                let request_id = RequestId::new(Uuid::now_v7());
+                tracing::info!(?command, "proposing what the nodes report");
+                let proposed =
+                    consensus.propose(&principal, request_id, Command::Model(command), PROPOSE_TIMEOUT).await;
+                if let Err(error) = proposed {
+                    tracing::warn!(%error, "a version's phase was not recorded; trying again");
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    break;
+                }
+            }
+        }
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return },
+            changed = applied.changed() => if changed.is_err() { return },
+            changed = live.changed() => if changed.is_err() { return },
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
 
 /// What the leader is to propose, in order of model and ordinal. Proposing it
 /// twice, or by two leaders, changes nothing.

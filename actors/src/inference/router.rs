@@ -243,11 +243,11 @@ mod tests {
         let routed = route(&table_of(&cluster), ask("", Some("ada")), || ids().next()).unwrap();
         let decision = routed.decision;
         assert_eq!((decision.node.get(), decision.boot, decision.sequence), (1_000, 1, 1));
-        assert_eq!(decision.model_id, 1);
+        assert_eq!(decision.model_id, 2);
         assert_eq!(decision.epoch.get(), cluster.index);
         assert_eq!(decision.rule, None);
         assert_eq!(decision.enrolment, None);
-        assert_eq!(decision.arm, Some(Bucket::of(&salt(DrawPurpose::Arm, 1), b"ada")));
+        assert_eq!(decision.arm, Some(Bucket::of(&salt(DrawPurpose::Arm, 2), b"ada")));
         assert!(routed.sticky);
     }
 

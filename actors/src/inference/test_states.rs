@@ -5,17 +5,27 @@ use std::collections::BTreeMap;
 
 use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
 use starling_raft::state::{
-    Addresses, ArtefactDigest, Command, EntryContext, FeatureLevel, LogIndex, LogTime, MemberCommand,
-    ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal, RequestId, RouteCommand, Signature,
-    State, WallTime,
+    Addresses, ArtefactDigest, ClusterCommand, ClusterId, Command, EntryContext, FeatureLevel, LogIndex,
+    LogTime, MemberCommand, ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal, RequestId,
+    RouteCommand, Signature, State, WallTime,
 };
 use uuid::Uuid;
 
-/// A state and the index of its last entry.
-#[derive(Debug, Clone, Default)]
+/// A state and the index of its last entry. By default the cluster is founded
+/// (entry 1) and has nothing.
+#[derive(Debug, Clone)]
 pub(crate) struct TestState {
     pub(crate) state: State,
     pub(crate) index: u64,
+}
+
+impl Default for TestState {
+    fn default() -> Self {
+        let mut cluster = Self { state: State::default(), index: 0 };
+        let cluster_id = ClusterId::new(Uuid::from_u128(1));
+        cluster.apply(Command::Cluster(ClusterCommand::Found { cluster_id }));
+        cluster
+    }
 }
 
 impl TestState {

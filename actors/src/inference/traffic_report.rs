@@ -1,0 +1,146 @@
+//! Brings what this node counted to the leader, and the cluster's counts to
+//! whoever asks.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use starling_proto::peer::peer_inference_client::PeerInferenceClient;
+use starling_proto::peer::{ClusterTrafficRequest, TrafficReport};
+use starling_raft::consensus::Consensus;
+use starling_raft::peers::Peers;
+use starling_raft::state::NodeId;
+use tokio::time::Instant;
+
+use super::InferError;
+use super::cluster_traffic::ClusterTraffic;
+use super::routing_feed::RoutingFeed;
+use super::traffic::TrafficRecorder;
+
+/// Largest report, and largest answer with the reports of all nodes.
+pub const REPORT_BYTES_MAX: usize = 64 << 20;
+
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Counts of this node and, while it leads, of all.
+pub struct TrafficExchange {
+    /// Counts on the request path.
+    pub recorder: TrafficRecorder,
+    consensus: Consensus,
+    peers: Peers,
+    routing: Arc<RoutingFeed>,
+    sequence: AtomicU64,
+    cluster: Mutex<ClusterTraffic>,
+}
+
+impl TrafficExchange {
+    /// Nothing counted yet.
+    pub fn new(consensus: Consensus, peers: Peers, routing: Arc<RoutingFeed>) -> Self {
+        Self {
+            recorder: TrafficRecorder::default(),
+            consensus,
+            peers,
+            routing,
+            sequence: AtomicU64::new(0),
+            cluster: Mutex::default(),
+        }
+    }
+
+    /// Reports every `interval`, without end. A report that does not arrive is
+    /// not repeated: the next one says it all.
+    pub async fn run(self: Arc<Self>, interval: Duration) {
+        let mut rounds = tokio::time::interval(interval);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            let Some(leader) = self.consensus.status().leader else { continue };
+            if let Err(reason) = self.report_to(leader).await {
+                tracing::debug!(%leader, %reason, "traffic was not reported");
+            }
+        }
+    }
+
+    async fn report_to(&self, leader: NodeId) -> Result<(), String> {
+        let report = self.own_report();
+        if leader == self.consensus.node_id() {
+            self.accept(&report);
+            return Ok(());
+        }
+        let channel = self.peers.channel(leader).map_err(|error| error.to_string())?;
+        let mut client = PeerInferenceClient::new(channel).max_encoding_message_size(REPORT_BYTES_MAX);
+        let sent = tokio::time::timeout(REPORT_TIMEOUT, client.report_traffic(report)).await;
+        sent.map_err(|_| format!("no answer within {REPORT_TIMEOUT:?}"))?
+            .map_err(|status| status.to_string())?;
+        Ok(())
+    }
+
+    fn own_report(&self) -> TrafficReport {
+        let models = self.model_ids();
+        TrafficReport {
+            node_id: self.consensus.node_id().get(),
+            boot: u64::from(self.consensus.boot()),
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+            cells: self.recorder.read(|model_id| models.contains(&model_id)).to_wire(),
+        }
+    }
+
+    /// Takes a node's report. Kept by every node, in case it leads.
+    pub fn accept(&self, report: &TrafficReport) {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner).accept(report);
+    }
+
+    /// What all nodes have reported, if this node leads.
+    pub fn reports(&self) -> Result<Vec<TrafficReport>, InferError> {
+        if !self.consensus.status().is_leader {
+            return Err(InferError::Unavailable("this node does not lead; ask the leader".to_owned()));
+        }
+        self.accept(&self.own_report());
+        let models = self.model_ids();
+        let state = self.consensus.applied().state;
+        let mut cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        cluster.retain(|model_id| models.contains(&model_id), |node_id| state.members.get(node_id).is_some());
+        Ok(cluster.to_wire())
+    }
+
+    /// What all nodes have reported, from wherever the leader is. Asks again
+    /// across an election, until `timeout`.
+    pub async fn ask_leader(&self, timeout: Duration) -> Result<Vec<TrafficReport>, InferError> {
+        let deadline = Instant::now() + timeout;
+        let mut reason = "there is no leader".to_owned();
+        loop {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return Err(InferError::Unavailable(format!(
+                    "the leader did not say what the cluster served within {timeout:?}: {reason}"
+                )));
+            }
+            if let Some(leader) = self.consensus.status().leader {
+                match self.ask(leader, remaining).await {
+                    Ok(reports) => return Ok(reports),
+                    Err(error) => reason = error,
+                }
+            }
+            tokio::time::sleep(ASK_AGAIN.min(remaining)).await;
+        }
+    }
+
+    async fn ask(&self, leader: NodeId, timeout: Duration) -> Result<Vec<TrafficReport>, String> {
+        if leader == self.consensus.node_id() {
+            return self.reports().map_err(|error| error.to_string());
+        }
+        let channel = self.peers.channel(leader).map_err(|error| error.to_string())?;
+        let mut client = PeerInferenceClient::new(channel).max_decoding_message_size(REPORT_BYTES_MAX);
+        let timeout = timeout.min(REPORT_TIMEOUT);
+        match tokio::time::timeout(timeout, client.cluster_traffic(ClusterTrafficRequest {})).await {
+            Ok(Ok(response)) => Ok(response.into_inner().nodes),
+            Ok(Err(status)) => Err(status.to_string()),
+            Err(_) => Err(format!("no answer within {timeout:?}")),
+        }
+    }
+
+    fn model_ids(&self) -> HashSet<u64> {
+        self.routing.table().models().map(|model| model.model.id).collect()
+    }
+}
