@@ -89,7 +89,10 @@ mod tests {
     }
 
     fn queue(of: &[(usize, u8)]) -> VecDeque<Waiting> {
-        of.iter().enumerate().map(|(name, (rows, shape))| Waiting { name, rows: *rows, shape: *shape }).collect()
+        of.iter()
+            .enumerate()
+            .map(|(name, (rows, shape))| Waiting { name, rows: *rows, shape: *shape })
+            .collect()
     }
 
     fn names(requests: impl IntoIterator<Item = Waiting>) -> Vec<usize> {

@@ -138,8 +138,9 @@ pub struct VersionHost {
 impl VersionHost {
     /// Starts the supervision tree on the tokio runtime of the caller.
     pub async fn start(runtime: OnnxRuntime, registry: &prometheus::Registry) -> Result<Self, InferError> {
-        let metrics = InferenceMetrics::register(registry)
-            .map_err(|error| InferError::Internal(format!("the metrics of inference cannot be registered: {error}")))?;
+        let metrics = InferenceMetrics::register(registry).map_err(|error| {
+            InferError::Internal(format!("the metrics of inference cannot be registered: {error}"))
+        })?;
         let table = Arc::new(ArcSwap::from_pointee(HashMap::new()));
         let arguments = SupervisorArguments { runtime, metrics, table: Arc::clone(&table) };
         let (supervisor, _) = Actor::spawn(None, InferenceSupervisor, arguments)

@@ -54,7 +54,10 @@ impl InferenceMetrics {
                 &LABELS,
             )?,
             instance_restarts: IntCounterVec::new(
-                Opts::new("starling_inference_instance_restarts_total", "Instances started in place of one that ended"),
+                Opts::new(
+                    "starling_inference_instance_restarts_total",
+                    "Instances started in place of one that ended",
+                ),
                 &LABELS,
             )?,
         };

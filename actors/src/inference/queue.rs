@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::InferError;
 use super::batcher::{self, Batchable};
 use super::host::Answer;
 use super::tensor::check::CheckedRequest;
-use super::InferError;
 
 /// Bounds of the advice given with a refusal.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(1);
@@ -97,12 +97,7 @@ impl RequestQueue {
         Self {
             model: model.to_owned(),
             limit: limit.max(1),
-            state: Mutex::new(State {
-                waiting: VecDeque::new(),
-                next_id: 0,
-                idle: 0,
-                open: Open::Yes,
-            }),
+            state: Mutex::new(State { waiting: VecDeque::new(), next_id: 0, idle: 0, open: Open::Yes }),
             arrived: Condvar::new(),
             mean_nanos_per_request: AtomicU64::new(0),
         }
@@ -150,7 +145,10 @@ impl RequestQueue {
         match &state.open {
             Open::Yes => {}
             Open::Draining => {
-                return Err(InferError::Unavailable(format!("model '{}' is being unloaded here", self.model)));
+                return Err(InferError::Unavailable(format!(
+                    "model '{}' is being unloaded here",
+                    self.model
+                )));
             }
             Open::Failed(reason) => return Err(InferError::Unavailable(reason.clone())),
         }
@@ -329,4 +327,3 @@ impl Drop for Ticket<'_> {
         }
     }
 }
-

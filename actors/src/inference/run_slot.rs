@@ -25,11 +25,7 @@ struct State {
 
 impl RunSlot {
     pub(crate) fn new() -> ort::Result<Self> {
-        Ok(Self {
-            state: Mutex::default(),
-            closed: AtomicBool::new(false),
-            options: RunOptions::new()?,
-        })
+        Ok(Self { state: Mutex::default(), closed: AtomicBool::new(false), options: RunOptions::new()? })
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use starling_proto::inference::{
-    InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration,
-};
+use starling_proto::inference::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 
 /// Where the time of one answered request went. The four add up to all of it.
 #[derive(Debug, Clone, Copy, Default)]

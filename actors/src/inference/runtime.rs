@@ -69,9 +69,7 @@ impl OnnxRuntime {
     pub fn inspect(&self, file: &Path) -> Result<Signature, NotAModel> {
         match catch_unwind(AssertUnwindSafe(|| signature::read(self, file))) {
             Ok(result) => result,
-            Err(panic) => {
-                Err(NotAModel(format!("the model cannot be read: {}", panic_text(panic.as_ref()))))
-            }
+            Err(panic) => Err(NotAModel(format!("the model cannot be read: {}", panic_text(panic.as_ref())))),
         }
     }
 

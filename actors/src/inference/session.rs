@@ -56,9 +56,8 @@ impl ModelSession {
     /// Loads a model file. Blocking. Errors are ONNX Runtime's own reasons, with
     /// the path left out.
     pub(crate) fn open(runtime: &OnnxRuntime, file: &Path, threads: usize) -> Result<Self, String> {
-        let session = commit(runtime, file, threads.max(1)).map_err(|error| {
-            error.to_string().replace(&*file.to_string_lossy(), "the file")
-        })?;
+        let session = commit(runtime, file, threads.max(1))
+            .map_err(|error| error.to_string().replace(&*file.to_string_lossy(), "the file"))?;
         let outputs = output_kinds(session.outputs())?;
         let declared = signature::declared(session.inputs(), session.outputs(), &outputs)?;
         let inputs = declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect();

@@ -85,7 +85,9 @@ fn complete(mut signature: Signature, kinds: &[OutputKind], finding: &Finding) -
     for (spec, (seen, kind)) in signature.outputs.iter_mut().zip(seen_shapes) {
         match (kind, seen.as_slice()) {
             (OutputKind::Tensor, [_, ..]) if spec.shape.is_empty() => spec.shape = vec![-1; seen.len()],
-            (OutputKind::NumberedClasses | OutputKind::NamedClasses, [_, classes]) => spec.shape[1] = *classes,
+            (OutputKind::NumberedClasses | OutputKind::NamedClasses, [_, classes]) => {
+                spec.shape[1] = *classes
+            }
             _ => {}
         }
     }

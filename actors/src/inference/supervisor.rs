@@ -124,15 +124,15 @@ impl SupervisorState {
         self.take_out(&request.key, None);
         let LoadRequest { key, file, signature, settings } = request;
         let plan = VersionPlan { key: key.clone(), runtime: self.runtime.clone(), file, signature, settings };
-        let arguments =
-            VersionArguments { plan, metrics: self.metrics.clone(), supervisor: myself.clone() };
+        let arguments = VersionArguments { plan, metrics: self.metrics.clone(), supervisor: myself.clone() };
         match Actor::spawn_linked(None, VersionActor, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {
                 self.loading.insert(key.clone(), (actor.get_id(), vec![reply]));
                 self.versions.insert(actor.get_id(), (key, actor));
             }
             Err(error) => {
-                let _ = reply.send(Err(InferError::Internal(format!("a version's actor cannot start: {error}"))));
+                let _ =
+                    reply.send(Err(InferError::Internal(format!("a version's actor cannot start: {error}"))));
             }
         }
     }

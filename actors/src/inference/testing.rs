@@ -27,11 +27,11 @@ pub(crate) fn runtime() -> OnnxRuntime {
                 return OnnxRuntime::find_and_load().unwrap_or_else(|error| panic!("{error}"));
             }
             let folder = workspace().join(".cache/onnxruntime");
-            OnnxRuntime::load_from_folder(&folder)
-                .or_else(|_| OnnxRuntime::find_and_load())
-                .unwrap_or_else(|error| {
+            OnnxRuntime::load_from_folder(&folder).or_else(|_| OnnxRuntime::find_and_load()).unwrap_or_else(
+                |error| {
                     panic!("these tests need ONNX Runtime in {} or ORT_DYLIB_PATH: {error}", folder.display())
-                })
+                },
+            )
         })
         .clone()
 }

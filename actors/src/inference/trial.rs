@@ -43,8 +43,10 @@ fn try_rows(session: &mut ModelSession, options: &RunOptions) -> Option<Finding>
     let (Some(second), Some(both)) = (run(1, 1), run(0, 2)) else {
         return Some(Finding { output_shapes, rows_are_independent: false });
     };
-    let rows_are_independent =
-        both.iter().zip(first.iter().zip(&second)).all(|(both, (first, second))| is_stack_of(both, first, second));
+    let rows_are_independent = both
+        .iter()
+        .zip(first.iter().zip(&second))
+        .all(|(both, (first, second))| is_stack_of(both, first, second));
     Some(Finding { output_shapes, rows_are_independent })
 }
 

@@ -158,8 +158,7 @@ impl VersionState {
         session: Option<ModelSession>,
     ) -> Result<(), ActorProcessingErr> {
         let life = Arc::new(InstanceLife::new());
-        let arguments =
-            InstanceArguments { version: Arc::clone(version), life: Arc::clone(&life), session };
+        let arguments = InstanceArguments { version: Arc::clone(version), life: Arc::clone(&life), session };
         let (actor, _) = Actor::spawn_linked(None, InstanceActor, arguments, myself.get_cell()).await?;
         self.instances.insert(actor.get_id(), (actor, life));
         Ok(())

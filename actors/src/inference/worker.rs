@@ -39,7 +39,8 @@ impl Worker {
             let limits = self.version.batch_limits();
             let Some(jobs) = self.version.queue.take(limits, || self.slot.is_closed()) else { return };
             let taken = Instant::now();
-            let requests: Vec<Arc<CheckedRequest>> = jobs.iter().map(|job| Arc::clone(&job.request)).collect();
+            let requests: Vec<Arc<CheckedRequest>> =
+                jobs.iter().map(|job| Arc::clone(&job.request)).collect();
             if let Err(jobs) = self.slot.begin(jobs) {
                 self.version.queue.put_back(jobs);
                 return;
@@ -84,7 +85,11 @@ impl Worker {
         self.session.run(&self.slot.options)
     }
 
-    fn outputs_have_all_rows(&self, requests: &[Arc<CheckedRequest>], outcome: &Result<Ran, RunError>) -> bool {
+    fn outputs_have_all_rows(
+        &self,
+        requests: &[Arc<CheckedRequest>],
+        outcome: &Result<Ran, RunError>,
+    ) -> bool {
         let rows: usize = requests.iter().map(|request| request.rows).sum();
         outcome.as_ref().is_ok_and(|ran| ran.columns.iter().all(|column| column.rows() == Some(rows)))
     }

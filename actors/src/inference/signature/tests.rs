@@ -13,7 +13,8 @@ fn inspect(name: &str) -> Result<Signature, String> {
 /// `x FP32 [-1, 4] -> y FP32 [-1, 4] batchable`
 fn text(signature: &Signature) -> String {
     let list = |specs: &[TensorSpec]| {
-        let each = |spec: &TensorSpec| format!("{} {} {:?}", spec.name, wire_name(spec.data_type), spec.shape);
+        let each =
+            |spec: &TensorSpec| format!("{} {} {:?}", spec.name, wire_name(spec.data_type), spec.shape);
         specs.iter().map(each).collect::<Vec<_>>().join(", ")
     };
     let batchable = if signature.batchable { "batchable" } else { "one by one" };
@@ -56,14 +57,8 @@ fn exports_of_scikit_learn_give_a_label_and_a_matrix_of_probabilities() {
 
 #[test]
 fn models_that_mix_rows_are_found_out_whatever_they_declare() {
-    assert_eq!(
-        text(&inspect("running_sum").unwrap()),
-        "x FP32 [-1, 4] -> y FP32 [-1, 4] one by one"
-    );
-    assert_eq!(
-        text(&inspect("mean_over_rows").unwrap()),
-        "x FP32 [-1, 4] -> y FP32 [1, 4] one by one"
-    );
+    assert_eq!(text(&inspect("running_sum").unwrap()), "x FP32 [-1, 4] -> y FP32 [-1, 4] one by one");
+    assert_eq!(text(&inspect("mean_over_rows").unwrap()), "x FP32 [-1, 4] -> y FP32 [1, 4] one by one");
 }
 
 #[test]
@@ -72,7 +67,10 @@ fn bad_files_are_refused_with_the_reason_of_the_runtime() {
         ("truncated", "Load model from the file failed:Protobuf parsing failed."),
         ("not_onnx", "Load model from the file failed:Protobuf parsing failed."),
         ("unknown_operator", "example.nowhere:Frobnicate(-1) is not a registered function/op"),
-        ("sequence_input", "'x' is Sequence<Tensor<f32>(n, 2)>, which cannot be served: inputs must be tensors"),
+        (
+            "sequence_input",
+            "'x' is Sequence<Tensor<f32>(n, 2)>, which cannot be served: inputs must be tensors",
+        ),
     ] {
         let error = inspect(name).unwrap_err();
         assert!(error.contains(reason), "{name}: {error}");

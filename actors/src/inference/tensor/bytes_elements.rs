@@ -87,15 +87,12 @@ mod tests {
     #[test]
     fn broken_framing_is_named() {
         assert_eq!(check(&[3, 0, 0], 1), Err(BadFraming::Length { element: 0, offset: 0 }));
-        assert_eq!(
-            check(&[9, 0, 0, 0, b'x'], 1),
-            Err(BadFraming::Content { element: 0, said: 9, left: 1 })
-        );
-        assert_eq!(
-            check(&[1, 0, 0, 0, b'x'], 2),
-            Err(BadFraming::Count { expected: 2, got: 1 })
-        );
+        assert_eq!(check(&[9, 0, 0, 0, b'x'], 1), Err(BadFraming::Content { element: 0, said: 9, left: 1 }));
+        assert_eq!(check(&[1, 0, 0, 0, b'x'], 2), Err(BadFraming::Count { expected: 2, got: 1 }));
         assert_eq!(check(&[], 0), Ok(()));
-        assert_eq!(check(&[0xff, 0xff, 0xff, 0xff], 1).unwrap_err().to_string(), "element 0 says it has 4294967295 bytes, but 0 are left");
+        assert_eq!(
+            check(&[0xff, 0xff, 0xff, 0xff], 1).unwrap_err().to_string(),
+            "element 0 says it has 4294967295 bytes, but 0 are left"
+        );
     }
 }

@@ -2,9 +2,11 @@
 //! and lengths are right, and inputs stand in the model's order.
 
 use bytes::Bytes;
-use starling_proto::inference::{InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor};
-use starling_raft::state::models::{DataType, TensorSpec};
+use starling_proto::inference::{
+    InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor,
+};
 use starling_raft::state::Signature;
+use starling_raft::state::models::{DataType, TensorSpec};
 
 use super::bytes_elements;
 use super::data_type::{element_bytes, wire_name};
@@ -49,7 +51,11 @@ impl CheckedRequest {
     pub(crate) fn fits_with(&self, other: &Self) -> bool {
         self.concatenable
             && other.concatenable
-            && self.inputs.iter().zip(&other.inputs).all(|(ours, theirs)| ours.shape[1..] == theirs.shape[1..])
+            && self
+                .inputs
+                .iter()
+                .zip(&other.inputs)
+                .all(|(ours, theirs)| ours.shape[1..] == theirs.shape[1..])
     }
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use starling_proto::inference::{
     InferTensorContents, ModelInferResponse, model_infer_response::InferOutputTensor,
 };
-use starling_raft::state::models::DataType;
 use starling_raft::state::Signature;
+use starling_raft::state::models::DataType;
 
 use super::bytes_elements;
 use super::check::{CheckedRequest, typed_field};
@@ -26,8 +26,7 @@ pub(crate) fn respond(
     let wanted = |index: usize| request.wanted.as_ref().map_or(index, |wanted| wanted[index]);
     let count = request.wanted.as_ref().map_or(columns.len(), Vec::len);
     let raw = request.raw || (0..count).any(|index| typed_field(columns[wanted(index)].data_type).is_none());
-    let mut response =
-        ModelInferResponse { id: request.id.clone(), ..ModelInferResponse::default() };
+    let mut response = ModelInferResponse { id: request.id.clone(), ..ModelInferResponse::default() };
     response.outputs.reserve_exact(count);
     if raw {
         response.raw_output_contents.reserve_exact(count);

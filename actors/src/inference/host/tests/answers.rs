@@ -48,10 +48,30 @@ async fn a_matrix_product_is_computed_and_named() {
 async fn typed_requests_are_answered_typed() {
     let request = ModelInferRequest {
         inputs: vec![
-            typed("weight", "FP64", &[1, 2], InferTensorContents { fp64_contents: vec![0.5, -2.0], ..Default::default() }),
-            typed("code", "UINT8", &[1, 2], InferTensorContents { uint_contents: vec![0, 255], ..Default::default() }),
-            typed("count", "INT32", &[1, 2], InferTensorContents { int_contents: vec![-1, 7], ..Default::default() }),
-            typed("flag", "BOOL", &[1, 2], InferTensorContents { bool_contents: vec![true, false], ..Default::default() }),
+            typed(
+                "weight",
+                "FP64",
+                &[1, 2],
+                InferTensorContents { fp64_contents: vec![0.5, -2.0], ..Default::default() },
+            ),
+            typed(
+                "code",
+                "UINT8",
+                &[1, 2],
+                InferTensorContents { uint_contents: vec![0, 255], ..Default::default() },
+            ),
+            typed(
+                "count",
+                "INT32",
+                &[1, 2],
+                InferTensorContents { int_contents: vec![-1, 7], ..Default::default() },
+            ),
+            typed(
+                "flag",
+                "BOOL",
+                &[1, 2],
+                InferTensorContents { bool_contents: vec![true, false], ..Default::default() },
+            ),
         ],
         ..ModelInferRequest::default()
     };
@@ -140,7 +160,10 @@ async fn a_classifier_of_scikit_learn_gives_labels_and_probabilities() {
     let response = answer("classifier_int64", points()).await;
     assert_eq!(response.outputs[0].name, "output_label");
     assert_eq!(int64_values(&response.raw_output_contents[0]), [3, 5, 8]);
-    assert_eq!((response.outputs[1].name.as_str(), response.outputs[1].datatype.as_str()), ("output_probability", "FP32"));
+    assert_eq!(
+        (response.outputs[1].name.as_str(), response.outputs[1].datatype.as_str()),
+        ("output_probability", "FP32")
+    );
     assert_eq!(response.outputs[1].shape, [3, 3]);
     let probabilities = fp32_values(&response.raw_output_contents[1]);
     for (row, chunk) in probabilities.chunks(3).enumerate() {
@@ -157,7 +180,8 @@ async fn a_classifier_of_scikit_learn_gives_labels_and_probabilities() {
 async fn contents_that_the_model_cannot_take_are_refused_with_its_reason() {
     let host = host().await;
     let version = load(&host, "lookup", VersionSettings::default()).await;
-    let error = version.infer(raw_request("index", "INT64", &[1], int64_bytes(&[9])), None).await.unwrap_err();
+    let error =
+        version.infer(raw_request("index", "INT64", &[1], int64_bytes(&[9])), None).await.unwrap_err();
     let InferError::InvalidArgument(text) = error else { panic!("{error:?}") };
     assert!(text.starts_with("model 'lookup' cannot be run with this request: "), "{text}");
     assert!(text.contains("out of data bounds"), "{text}");

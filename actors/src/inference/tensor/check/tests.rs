@@ -85,7 +85,8 @@ fn unknown_missing_and_repeated_inputs_are_named() {
         refusal(&signature(), request),
         "missing inference input 'n' for model 'm': INT64 [-1, 1] was expected"
     );
-    let twice = raw_request(vec![(input("x", "FP32", &[1, 2]), &[0; 8]), (input("x", "FP32", &[1, 2]), &[0; 8])]);
+    let twice =
+        raw_request(vec![(input("x", "FP32", &[1, 2]), &[0; 8]), (input("x", "FP32", &[1, 2]), &[0; 8])]);
     assert_eq!(refusal(&signature(), twice), "inference input 'x' for model 'm' came twice");
 }
 
@@ -231,7 +232,8 @@ fn outputs_come_in_the_order_asked_for_and_unknown_ones_are_named() {
 
 #[test]
 fn shared_memory_and_classification_are_said_to_be_unsupported() {
-    let parameter = || InferParameter { parameter_choice: Some(ParameterChoice::StringParam("r".to_owned())) };
+    let parameter =
+        || InferParameter { parameter_choice: Some(ParameterChoice::StringParam("r".to_owned())) };
     let mut request = good();
     request.inputs[0].parameters.insert("shared_memory_region".to_owned(), parameter());
     assert!(matches!(check("m", &signature(), request), Err(InferError::Unimplemented(_))));
