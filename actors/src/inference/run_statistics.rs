@@ -8,6 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use starling_proto::inference::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 
+/// Counted one by one up to here; larger runs are rare.
+const COUNTED_ROWS_MAX: usize = 1_024;
+/// Clients choose the sizes of large runs, so those past this many different
+/// ones are counted with the largest.
+const OVERSIZES_MAX: usize = 64;
+
 /// Where the time of one answered request went. The four add up to all of it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Phases {
@@ -75,9 +81,9 @@ pub(crate) struct RunStatistics {
     compute_input: Counter,
     compute_infer: Counter,
     compute_output: Counter,
-    /// By rows of the run, up to the batch size.
+    /// By rows of the run.
     batches: Vec<BatchCounters>,
-    /// Runs of one request that was larger than a batch: rare.
+    /// By rows of the run, for what is beyond `batches`.
     oversize: Mutex<BTreeMap<usize, BatchCounters>>,
 }
 
@@ -93,7 +99,7 @@ impl RunStatistics {
             compute_input: Counter::default(),
             compute_infer: Counter::default(),
             compute_output: Counter::default(),
-            batches: (0..=max_batch).map(|_| BatchCounters::default()).collect(),
+            batches: (0..=max_batch.min(COUNTED_ROWS_MAX)).map(|_| BatchCounters::default()).collect(),
             oversize: Mutex::default(),
         }
     }
@@ -120,11 +126,15 @@ impl RunStatistics {
         self.runs.fetch_add(1, Relaxed);
         match self.batches.get(rows) {
             Some(counters) => counters.add(phases),
-            None => {
-                let mut oversize = self.oversize.lock().unwrap_or_else(PoisonError::into_inner);
-                oversize.entry(rows).or_default().add(phases);
-            }
+            None => self.oversize_run(phases, rows),
         }
+    }
+
+    fn oversize_run(&self, phases: &Phases, rows: usize) {
+        let mut oversize = self.oversize.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = oversize.contains_key(&rows) || oversize.len() < OVERSIZES_MAX;
+        let counted_as = if known { rows } else { oversize.keys().next_back().copied().unwrap_or(rows) };
+        oversize.entry(counted_as).or_default().add(phases);
     }
 
     /// In Triton's shape.
@@ -158,5 +168,25 @@ impl RunStatistics {
             batch_stats,
             ..ModelStatistics::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn sizes_that_clients_make_up_do_not_fill_the_memory() {
+        let statistics = RunStatistics::new(4);
+        for rows in 1..=10_000 {
+            statistics.run(&Phases::default(), rows);
+        }
+        let read = statistics.read("m", 1);
+        assert_eq!(read.execution_count, 10_000);
+        assert_eq!(read.batch_stats.len(), 4 + OVERSIZES_MAX);
+        let counted: u64 = read.batch_stats.iter().map(|batch| batch.compute_infer.unwrap().count).sum();
+        assert_eq!(counted, 10_000);
     }
 }

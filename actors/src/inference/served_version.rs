@@ -21,6 +21,10 @@ use super::{InferError, OnnxRuntime};
 /// Stand in where the settings of a version say nothing.
 const MAX_QUEUE_DEFAULT: u32 = 1_024;
 const MAX_RUN_TIME_DEFAULT: Duration = Duration::from_secs(30);
+/// Settings beyond these are mistakes, and would cost the node its memory.
+const INSTANCES_MAX: u32 = 64;
+const THREADS_MAX: u32 = 256;
+const MAX_BATCH_MAX: u32 = 65_536;
 
 /// What is known of a version before it is loaded.
 pub(crate) struct VersionPlan {
@@ -32,6 +36,21 @@ pub(crate) struct VersionPlan {
 }
 
 impl VersionPlan {
+    /// Refuses settings that no node can honour.
+    pub(crate) fn check_settings(&self) -> Result<(), String> {
+        let VersionSettings { instances, threads, max_batch, .. } = self.settings;
+        for (name, value, max) in [
+            ("instances", instances, INSTANCES_MAX),
+            ("threads", threads, THREADS_MAX),
+            ("max_batch", max_batch, MAX_BATCH_MAX),
+        ] {
+            if value > max {
+                return Err(format!("{name} is {value}; at most {max} is allowed"));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn batching(&self) -> bool {
         self.signature.batchable && !self.settings.batching_disabled
     }

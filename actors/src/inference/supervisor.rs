@@ -110,12 +110,12 @@ impl Actor for InferenceSupervisor {
 
 impl SupervisorState {
     async fn load(&mut self, myself: &ActorRef<SupervisorMessage>, request: LoadRequest, reply: LoadReply) {
-        if let Some(loaded) = self.table.load().get(&request.key) {
-            if loaded.failure().is_none() {
-                let _ = reply.send(Ok(Arc::clone(loaded)));
-                return;
-            }
+        let table = self.table.load();
+        if let Some(loaded) = table.get(&request.key).filter(|loaded| loaded.failure().is_none()) {
+            let _ = reply.send(Ok(Arc::clone(loaded)));
+            return;
         }
+        drop(table);
         if let Some((_, waiting)) = self.loading.get_mut(&request.key) {
             waiting.push(reply);
             return;

@@ -249,6 +249,7 @@ impl VersionState {
 }
 
 fn open_and_warm(plan: VersionPlan) -> Result<(VersionPlan, ModelSession, usize), String> {
+    plan.check_settings()?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let mut session = ModelSession::open(&plan.runtime, &plan.file, plan.threads())?;
         check_names(&plan, &session)?;

@@ -154,13 +154,13 @@ fn names(specs: &[TensorSpec]) -> String {
 }
 
 fn batch_axis(signature: &Signature, inputs: &[CheckedInput]) -> (usize, bool) {
-    if !signature.batchable {
+    let empty = inputs.iter().any(|input| input.elements == 0);
+    if !signature.batchable || empty {
         return (1, false);
     }
     let mut lengths = inputs.iter().map(|input| input.shape.first().copied());
     let Some(Some(rows)) = lengths.next() else { return (1, false) };
-    let same = lengths.all(|other| other == Some(rows));
-    (rows.max(1) as usize, same && rows > 0)
+    (rows as usize, lengths.all(|other| other == Some(rows)))
 }
 
 struct InputChecker<'a> {

@@ -81,6 +81,12 @@ async fn a_file_that_is_no_model_or_another_one_is_refused_with_the_reason() {
         error,
         "version 1 of model 'matmul' cannot be loaded: the file has other inputs or outputs than its registered signature"
     );
+    let greedy = VersionSettings { instances: 65, ..VersionSettings::default() };
+    let error = host.load(key("matmul"), model_file("matmul"), Arc::clone(&signature), greedy).await;
+    assert_eq!(
+        error.err().unwrap().to_string(),
+        "version 1 of model 'matmul' cannot be loaded: instances is 65; at most 64 is allowed"
+    );
     assert!(host.all().is_empty());
     load_file("matmul").await.expect("the right file loads");
 }
