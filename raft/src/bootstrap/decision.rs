@@ -349,3 +349,7 @@ pub fn claim(identity: &mut Identity, candidacy: Candidacy, cluster_id: ClusterI
     }
     stands
 }
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;

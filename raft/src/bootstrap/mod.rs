@@ -5,6 +5,10 @@
 //! the rules say, and asks again.
 
 pub mod decision;
+#[cfg(test)]
+mod race_tests;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
