@@ -37,6 +37,9 @@ impl LogAdmission {
             .linearize(DEADLINE / 2)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
+        if applied.state.cluster.id.is_none() {
+            return Err(Status::unavailable("the cluster is just being founded; ask again"));
+        }
         let command = judge(&applied.state, &request).map_err(Status::failed_precondition)?;
         let Some(command) = command else {
             return Ok(response(&applied.state, NodeId::new(request.node_id)));
@@ -125,7 +128,7 @@ pub fn judge(state: &State, request: &JoinRequest) -> Result<Option<MemberComman
     Ok(Some(MemberCommand::Join {
         node_uuid,
         addresses,
-        labels: request.labels.clone().into_iter().collect(),
+        labels: request.labels.clone(),
         max_feature_level,
         starling_version: request.starling_version.clone(),
     }))
@@ -160,4 +163,94 @@ fn bounded(request: &JoinRequest) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use starling_proto::peer;
+
+    use super::*;
+    use crate::state::{ClusterId, EntryContext, LogIndex, LogTime, WallTime};
+
+    fn request(uuid: u128, node_id: u64, peer: &str) -> JoinRequest {
+        JoinRequest {
+            node_uuid: Uuid::from_u128(uuid).to_string(),
+            addresses: Some(peer::Addresses { peer: peer.to_owned(), ..peer::Addresses::default() }),
+            max_feature_level: 1,
+            starling_version: "0.1.0".to_owned(),
+            labels: [("zone".to_owned(), "a".to_owned())].into(),
+            cluster_id: String::new(),
+            node_id,
+        }
+    }
+
+    /// A state into which these have joined, in this order: ids 1000, 1002, …
+    fn joined(requests: &[JoinRequest]) -> State {
+        let mut state = State::default();
+        state.cluster.id = Some(ClusterId::new(Uuid::from_u128(1)));
+        for (at, request) in requests.iter().enumerate() {
+            let command = judge(&state, request).unwrap().unwrap();
+            let context = EntryContext {
+                log_index: LogIndex::new(at as u64 + 1),
+                log_time: LogTime::default(),
+                wall_time: WallTime::default(),
+                principal: Principal::local(),
+                request_id: RequestId::new(Uuid::from_u128(at as u128)),
+            };
+            let (_, outcome) = state.apply(&context, &Command::Member(command));
+            outcome.unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn a_newcomer_becomes_a_command_with_all_that_it_said() {
+        let command = judge(&State::default(), &request(7, 0, "a:1")).unwrap().unwrap();
+        assert_eq!(
+            command,
+            MemberCommand::Join {
+                node_uuid: NodeUuid::new(Uuid::from_u128(7)),
+                addresses: Addresses { peer: "a:1".to_owned(), ..Addresses::default() },
+                labels: [("zone".to_owned(), "a".to_owned())].into(),
+                max_feature_level: FeatureLevel::new(1),
+                starling_version: "0.1.0".to_owned(),
+            }
+        );
+    }
+
+    #[test]
+    fn a_member_that_has_nothing_new_to_say_costs_no_entry_and_one_that_moved_does() {
+        let state = joined(&[request(7, 0, "a:1"), request(8, 0, "b:1")]);
+        assert_eq!(judge(&state, &request(8, 1002, "b:1")), Ok(None));
+        let moved = judge(&state, &request(8, 1002, "b:2")).unwrap();
+        assert!(matches!(moved, Some(MemberCommand::Join { addresses, .. }) if addresses.peer == "b:2"));
+    }
+
+    #[test]
+    fn a_removed_node_and_a_second_one_under_an_id_are_refused_with_the_way_out() {
+        let state = joined(&[request(7, 0, "a:1"), request(8, 0, "b:1")]);
+        let removed = judge(&state, &request(9, 1005, "c:1")).unwrap_err();
+        assert!(removed.contains("node 1005 was removed") && removed.contains("--join"), "{removed}");
+        let second = judge(&state, &request(9, 1002, "c:1")).unwrap_err();
+        assert!(second.contains("two nodes claim the id 1002"), "{second}");
+    }
+
+    #[test]
+    fn what_is_no_introduction_or_too_long_is_refused() {
+        let state = State::default();
+        let refused = |change: &dyn Fn(&mut JoinRequest)| {
+            let mut request = request(7, 0, "a:1");
+            change(&mut request);
+            judge(&state, &request).unwrap_err()
+        };
+        assert!(refused(&|request| request.node_uuid = "x".to_owned()).contains("node_uuid"));
+        assert!(refused(&|request| request.addresses = None).contains("no addresses"));
+        assert!(refused(&|request| request.starling_version = "v".repeat(257)).contains("256 bytes"));
+        let many = (0..65)
+            .map(|label| (label.to_string(), String::new()))
+            .collect::<std::collections::BTreeMap<_, _>>();
+        assert!(refused(&|request| request.labels = many.clone()).contains("64 labels"));
+    }
 }

@@ -68,7 +68,7 @@ impl Introduction {
             }),
             max_feature_level: self.max_feature_level.get(),
             starling_version: self.starling_version.clone(),
-            labels: self.labels.clone().into_iter().collect(),
+            labels: self.labels.clone(),
             cluster_id: String::new(),
             node_id: 0,
         }

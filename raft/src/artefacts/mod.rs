@@ -1,6 +1,8 @@
 //! Content-addressed files: `data/artefacts/sha256/ab/cdef…`, written aside,
 //! fsynced, renamed; copied between peers in chunks and verified before use.
 
+#[cfg(test)]
+mod copies_tests;
 mod replicate;
 mod shelf;
 mod transfer;

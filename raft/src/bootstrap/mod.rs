@@ -165,11 +165,14 @@ impl<'a> Meeting<'a> {
     /// The cluster that this node may found, if its candidacy still stands.
     async fn claim(&self) -> Result<Option<ClusterId>, StartError> {
         let cluster_id = ClusterId::new(Uuid::new_v4());
+        let founds_alone = self.settings.expect.is_none();
         let claimed = self
             .update(move |identity| {
                 let candidacy = Candidacy { node_uuid: identity.node_uuid, number: identity.candidacy };
-                // A cluster of one: its own grant is all it needs.
-                identity.granted.get_or_insert(candidacy);
+                if founds_alone {
+                    // Its own grant is all it needs.
+                    identity.granted.get_or_insert(candidacy);
+                }
                 decision::claim(identity, candidacy, cluster_id)
             })
             .await?;

@@ -2,6 +2,8 @@
 //! never a vote.
 
 mod live;
+#[cfg(test)]
+mod nodes_tests;
 mod transport;
 
 use std::collections::BTreeMap;
