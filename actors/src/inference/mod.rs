@@ -37,6 +37,8 @@ pub mod traffic;
 pub mod traffic_report;
 #[cfg(test)]
 mod test_states;
+#[cfg(test)]
+mod cluster_tests;
 
 mod batcher;
 mod instance;

@@ -36,6 +36,11 @@ const RELEASE_GRACE: Duration = Duration::from_secs(3);
 const QUIESCE: Duration = Duration::from_millis(250);
 /// Afterwards an unload is no longer waited for.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// A runtime may refuse for want of memory: it must say so again before it is
+/// believed.
+const REFUSALS_BELIEVED: u32 = 3;
+/// Versions whose instances could not be kept running are looked for so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -71,6 +76,7 @@ struct Entry {
     key: VersionKey,
     phase: Phase,
     backoff: Backoff,
+    refusals: u32,
 }
 
 enum Done {
@@ -147,6 +153,7 @@ impl PlacementFollower {
         let mut work = Work::new();
         loop {
             let now = Instant::now();
+            self.notice_broken(&mut work, now);
             let state = Arc::clone(&applied.borrow_and_update().state);
             let alive: BTreeSet<NodeId> = live.borrow_and_update().keys().copied().collect();
             let known = Arc::clone(&view.borrow_and_update());
@@ -159,13 +166,13 @@ impl PlacementFollower {
             });
             self.carry_out(&mut work, plan, now);
             self.board.announce(work.readiness());
-            let next_due = work.next_due(now);
+            let next_due = work.next_due(now).unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
             tokio::select! {
                 changed = applied.changed() => if changed.is_err() { return },
                 changed = live.changed() => if changed.is_err() { return },
                 changed = view.changed() => if changed.is_err() { return },
                 Some(finished) = work.tasks.join_next_with_id() => self.note(&mut work, finished),
-                () = sleep_until(next_due) => {}
+                () = tokio::time::sleep_until(next_due) => {}
             }
         }
     }
@@ -196,13 +203,28 @@ impl PlacementFollower {
         }
     }
 
+    /// A version that cannot be kept running answers nothing any more: it is
+    /// loaded afresh, later and later.
+    fn notice_broken(&self, work: &mut Work, now: Instant) {
+        for (id, entry) in &mut work.entries {
+            if !matches!(entry.phase, Phase::Loaded { .. }) {
+                continue;
+            }
+            let Some(reason) = self.local.get(*id).and_then(|version| version.failure()) else { continue };
+            tracing::error!(model = %entry.key.model, ordinal = %entry.key.ordinal, %reason, "version broke down");
+            self.local.remove(*id);
+            let retry_at = now + entry.backoff.next_wait();
+            entry.phase = Phase::Failed { failure: LoadFailure { reason, refused: false }, retry_at };
+        }
+    }
+
     fn begin_load(&self, work: &mut Work, order: LoadOrder) {
-        let backoff = match work.entries.remove(&order.id) {
-            Some(failed) => failed.backoff,
-            None => Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX),
+        let (backoff, refusals) = match work.entries.remove(&order.id) {
+            Some(failed) => (failed.backoff, failed.refusals),
+            None => (Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX), 0),
         };
         tracing::info!(model = %order.key.model, version = %order.version.label, "loading version");
-        let entry = Entry { key: order.key.clone(), phase: Phase::Loading, backoff };
+        let entry = Entry { key: order.key.clone(), phase: Phase::Loading, backoff, refusals };
         work.entries.insert(order.id, entry);
         let artefacts = self.artefacts.clone();
         let host = self.host.clone();
@@ -247,9 +269,11 @@ impl PlacementFollower {
                 self.local.insert(id, &version);
                 let max_batch = u32::try_from(version.max_batch()).unwrap_or(u32::MAX);
                 entry.phase = Phase::Loaded { max_batch, release_at: None };
-                entry.backoff.reset();
+                entry.refusals = 0;
             }
-            Done::Load(Err(failure)) => {
+            Done::Load(Err(mut failure)) => {
+                entry.refusals += u32::from(failure.refused);
+                failure.refused &= entry.refusals >= REFUSALS_BELIEVED;
                 let wait = entry.backoff.next_wait();
                 tracing::warn!(
                     model = %entry.key.model, ordinal = %entry.key.ordinal, reason = %failure.reason,
@@ -281,7 +305,7 @@ async fn load(
     match tokio::time::timeout(timeout, host.load(order.key, file, signature, settings)).await {
         Ok(Ok(loaded)) => Ok(loaded),
         Ok(Err(error)) => {
-            let refused = matches!(error, InferError::InvalidArgument(_) | InferError::Unimplemented(_));
+            let refused = !matches!(error, InferError::Unavailable(_) | InferError::Cancelled);
             Err(LoadFailure { reason: error.to_string(), refused })
         }
         Err(_) => Err(again(format!("it was not loaded within {timeout:?} (config key `load_timeout`)"))),
@@ -299,14 +323,6 @@ fn with_node_defaults(settings: VersionSettings, config: &InferenceConfig) -> Ve
         set => set,
     };
     VersionSettings { max_queue, max_run_time_millis, ..settings }
-}
-
-/// Without a time, never.
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]
