@@ -190,6 +190,7 @@ mod tests {
     fn joined(requests: &[JoinRequest]) -> State {
         let mut state = State::default();
         state.cluster.id = Some(ClusterId::new(Uuid::from_u128(1)));
+        state.cluster.feature_level = FeatureLevel::new(1);
         for (at, request) in requests.iter().enumerate() {
             let command = judge(&state, request).unwrap().unwrap();
             let context = EntryContext {
