@@ -51,7 +51,7 @@ impl GossipInlet {
                 packet.payload.len()
             )));
         }
-        self.inbox.try_send((from, packet.payload.into())).map_err(|error| match error {
+        self.inbox.try_send((from, packet.payload)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Status::resource_exhausted("more gossip comes in than this node can read")
             }
