@@ -33,7 +33,7 @@ use crate::state::{Command, Event, Outcome, State};
 /// Largest command, event or answer that is read.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Largest state that is read.
-pub const STATE_BYTES_MAX: usize = 4 << 30;
+pub const STATE_BYTES_MAX: usize = 1 << 30;
 
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -438,9 +438,10 @@ impl EventReader {
         match self.read_frame()? {
             Ok(found) => Ok(Some(found)),
             // Not torn, but newer: cutting would destroy what another binary wrote.
-            Err(error @ (EnvelopeError::Version(_) | EnvelopeError::Class(_))) => {
-                Err(damaged(&self.path, &error.to_string()))
-            }
+            Err(error @ EnvelopeError::Version(newer)) if newer > 1 => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("history segment {}: {error}", self.path.display()),
+            )),
             Err(_) => Ok(None),
         }
     }

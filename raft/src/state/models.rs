@@ -400,19 +400,6 @@ fn decide_register(
 ) -> Result<Vec<Event>, Rejection> {
     let existing = state.models.get(model.as_str());
     let ordinal = state.models.next_ordinal(model);
-    if existing.is_none() && state.models.by_name.len() >= MODELS_MAX {
-        return Err(Rejection::LimitReached {
-            what: "the number of models".into(),
-            limit: MODELS_MAX as u64,
-        });
-    }
-    if existing.is_some_and(|model| model.versions.len() >= VERSIONS_PER_MODEL_MAX) {
-        return Err(Rejection::LimitReached {
-            what: format!("the number of versions of model '{model}'"),
-            limit: VERSIONS_PER_MODEL_MAX as u64,
-        });
-    }
-    require_small_signature(signature)?;
     let label = match label {
         Some(label) => label.clone(),
         None => VersionLabel::automatic(ordinal, |label| {
@@ -426,6 +413,19 @@ fn decide_register(
         }
         return Err(Rejection::LabelTaken { model: model.clone(), label, ordinal: version.ordinal });
     }
+    if existing.is_none() && state.models.by_name.len() >= MODELS_MAX {
+        return Err(Rejection::LimitReached {
+            what: "the number of models".into(),
+            limit: MODELS_MAX as u64,
+        });
+    }
+    if existing.is_some_and(|model| model.versions.len() >= VERSIONS_PER_MODEL_MAX) {
+        return Err(Rejection::LimitReached {
+            what: format!("the number of versions of model '{model}'"),
+            limit: VERSIONS_PER_MODEL_MAX as u64,
+        });
+    }
+    require_small_signature(signature)?;
     Ok(vec![Event::Model(ModelEvent::VersionRegistered {
         model: model.clone(),
         ordinal,
