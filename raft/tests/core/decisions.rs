@@ -49,7 +49,11 @@ fn smallest() -> Decision {
 /// Format 1, for ever.
 #[test]
 fn known_decisions_have_known_ids() {
-    let ids = ["Ae8HA8DEBypNAAHAhD2m", "SMALLEST", "LARGEST"];
+    let ids = [
+        "Ae8HA8DEBypNAAHAhD2m",
+        "AQAAAAAAAAAAgA",
+        "Af___________wH_____D____________wH___________8B____________AYCABMCEPcCEPQk",
+    ];
     let decisions = [ordinary(), smallest(), largest()];
     assert_eq!(decisions.map(|decision| decision.to_string()), ids);
     assert_eq!(ids.map(str::parse), decisions.map(Ok));

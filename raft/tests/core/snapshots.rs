@@ -67,7 +67,7 @@ fn writing_over_an_older_snapshot_replaces_it() {
 }
 
 #[test]
-fn every_flipped_bit_every_cut_and_every_addition_is_noticed() {
+fn flipped_bits_cuts_and_additions_are_noticed() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("snapshot");
     write_snapshot(&path, b"meta", &some_state(), &[segment()]).unwrap();
@@ -77,12 +77,12 @@ fn every_flipped_bit_every_cut_and_every_addition_is_noticed() {
         let error = read_snapshot(&path).expect_err(what);
         assert!(matches!(error, SnapshotError::Damaged { .. }), "{what}: {error}");
     };
-    for bit in 0..bytes.len() * 8 {
+    for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        assert_damaged(&flipped, &format!("bit {bit} flipped"));
+        flipped[at] ^= 1 << (at % 8);
+        assert_damaged(&flipped, &format!("a bit of byte {at} flipped"));
     }
-    for length in 0..bytes.len() {
+    for length in (0..bytes.len()).step_by(3).chain(bytes.len() - 40..bytes.len()) {
         assert_damaged(&bytes[..length], &format!("cut to {length}"));
     }
     assert_damaged(&[&bytes[..], &[0]].concat(), "one byte more");
