@@ -17,7 +17,8 @@ use super::served_version::ServedVersion;
 use super::session::ModelSession;
 use super::worker::Worker;
 
-/// A request that this many instances died over is not tried again.
+/// A request that this many instances died over, of themselves, is not tried
+/// again: it may be what they die of. Those that were killed do not count.
 const LOST_INSTANCES_MAX: u32 = 2;
 /// How often the time of a run is looked at, within these bounds: a twentieth of
 /// the time it may take.
@@ -51,6 +52,10 @@ impl InstanceLife {
     pub(crate) fn ending(&self) -> Ending {
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         ending.clone().unwrap_or_else(|| Ending::Died("it was killed".to_owned()))
+    }
+
+    fn ended_by_itself(&self) -> bool {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn end(&self, ending: Ending) {
@@ -170,11 +175,12 @@ impl InstanceState {
 
 impl Drop for InstanceState {
     fn drop(&mut self) {
-        let (again, lost): (Vec<Job>, Vec<Job>) = self
-            .close()
-            .into_iter()
-            .map(Job::after_lost_instance)
-            .partition(|job| job.lost_instances < LOST_INSTANCES_MAX);
+        let mut jobs = self.close();
+        if self.life.ended_by_itself() {
+            jobs.iter_mut().for_each(|job| job.lost_instances += 1);
+        }
+        let (again, lost): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| job.lost_instances < LOST_INSTANCES_MAX);
         for job in lost {
             let text = format!(
                 "{LOST_INSTANCES_MAX} instances of model '{}' ended while they ran this request; it is not tried again",

@@ -32,13 +32,6 @@ pub(crate) struct Job {
     pub lost_instances: u32,
 }
 
-impl Job {
-    pub(crate) fn after_lost_instance(mut self) -> Self {
-        self.lost_instances += 1;
-        self
-    }
-}
-
 impl Batchable for Job {
     fn rows(&self) -> usize {
         self.request.rows

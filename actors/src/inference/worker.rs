@@ -18,6 +18,10 @@ use super::session::{ModelSession, Ran, RunError};
 use super::tensor::check::CheckedRequest;
 use super::tensor::respond::respond;
 
+/// In tests, a request with this id makes its worker panic.
+#[cfg(test)]
+pub(crate) const PANICKING_ID: &str = "panic, please";
+
 /// A session at work for one version.
 pub(crate) struct Worker {
     pub version: Arc<ServedVersion>,
@@ -81,6 +85,8 @@ impl Worker {
     }
 
     fn run_together(&mut self, requests: &[Arc<CheckedRequest>]) -> Result<Ran, RunError> {
+        #[cfg(test)]
+        assert!(requests.iter().all(|request| request.id != PANICKING_ID), "as asked for");
         self.session.fill(requests);
         self.session.run(&self.slot.options)
     }

@@ -4,6 +4,7 @@ use futures::future::join_all;
 
 use super::*;
 use crate::inference::testing::{fp32_bytes, host, key, load, model_file, runtime};
+use crate::inference::worker::PANICKING_ID;
 
 const A_FIFTH_OF_A_SECOND: i64 = 50_000;
 
@@ -60,21 +61,14 @@ async fn the_request_of_a_killed_instance_is_run_by_the_next_one() {
 async fn a_request_that_two_instances_died_over_gets_an_error() {
     let host = host().await;
     let version = load(&host, "slow_loop", VersionSettings::default()).await;
-    let running = spawn_infer(&version, slow(i64::MAX));
-    for _ in 0..2 {
-        until_waiting(&version, 1, 0).await;
-        assert!(version.kill_instance().await);
-        eventually("the request is taken from the killed instance", || {
-            version.version.queue.len() == 1 || running.is_finished()
-        })
-        .await;
-    }
-    let error = running.await.unwrap().unwrap_err();
+    let poison = ModelInferRequest { id: PANICKING_ID.to_owned(), ..slow(1) };
+    let error = version.infer(poison, None).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "2 instances of model 'slow_loop' ended while they ran this request; it is not tried again"
     );
     version.infer(slow(1), None).await.expect("others go on");
+    assert_eq!(version.failure(), None);
 }
 
 #[tokio::test]
