@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::peers::{PeerIdentity, Peers};
 use crate::proposals::{self, Proposal, time_until};
 use crate::raft_config::RaftTiming;
+use crate::raft_status::membership_is_settled;
 use crate::raft_types::TypeConfig;
 use crate::state::{
     Accepted, ClusterCommand, ClusterId, Command, LogIndex, NodeId, Principal, Rejection, RequestId, State,
@@ -220,6 +221,22 @@ impl Consensus {
         }
     }
 
+    /// Returns once no change of who votes is under way, or after `timeout`. A
+    /// leader that stops in the middle of one could leave the others without a quorum.
+    pub(crate) async fn wait_for_settled_membership(&self, timeout: Duration) {
+        let mut metrics = self.core.raft.metrics();
+        let settled = async {
+            while !membership_is_settled(&metrics.borrow_watched()) {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(timeout, settled).await.is_err() {
+            tracing::warn!("a change of who votes is still under way");
+        }
+    }
+
     /// Proposes a checkpoint; answers with its index and, for each member, the
     /// digest it recorded there or why it did not answer.
     pub async fn verify(
@@ -298,14 +315,19 @@ impl Core {
         }
     }
 
-    /// How many voters have answered within two elections, this node included
-    /// if it votes, and how many there are.
+    /// How many voters can be reached, this node included if it votes, and how
+    /// many there are. A voter knows by its own calls of the last two
+    /// elections; a learner calls nobody and has only gossip's word.
     fn voters_reached(&self) -> (usize, usize) {
         let window = self.timing.election_timeout_max * 2;
         let own = self.identity.node_id;
         let voters = self.status.borrow().voters.clone();
-        let reached =
-            voters.iter().filter(|voter| **voter == own || self.peers.was_reached_within(**voter, window));
+        let live = self.peers.live();
+        let live = live.borrow();
+        let reached = voters.iter().filter(|voter| match voters.contains(&own) {
+            true => **voter == own || self.peers.was_reached_within(**voter, window),
+            false => live.contains_key(voter),
+        });
         (reached.count(), voters.len())
     }
 

@@ -2,6 +2,7 @@
 //! Raft, gossip, peers, artefacts, and the server that peers dial.
 
 mod data_dir;
+mod housekeeping;
 mod peer_server;
 mod start;
 mod storage;
@@ -206,6 +207,9 @@ impl Flock {
     pub async fn shutdown(self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let remaining = || time_until(deadline).unwrap_or_default();
+        if self.consensus.status().is_leader {
+            self.consensus.wait_for_settled_membership(remaining() / 2).await;
+        }
         self.autopilot.abort();
         self.consensus.transfer_leadership(remaining() / 2).await;
         if let Err(error) = self.consensus.raft().shutdown().await {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant as _, Raft, RaftMetrics, ServerState};
+use openraft::{BasicNode, Instant as _, Membership, Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
 use crate::consensus::RaftStatus;
@@ -61,6 +61,20 @@ pub fn follow(
     status
 }
 
+/// Those who vote whichever configuration is asked: while a change is under
+/// way, whoever is coming does not count yet, nor whoever is going.
+fn settled_voters(membership: &Membership<u64, BasicNode>) -> Vec<NodeId> {
+    let configs = membership.get_joint_config();
+    let in_all = |voter: &u64| configs.iter().all(|config| config.contains(voter));
+    membership.voter_ids().filter(in_all).map(NodeId::new).collect()
+}
+
+/// Whether a change of who votes is neither under way nor waiting for its commit.
+pub(crate) fn membership_is_settled(metrics: &RaftMetrics<TypeConfig>) -> bool {
+    let (effective, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+    effective.log_id() == committed.log_id() && effective.membership().get_joint_config().len() <= 1
+}
+
 fn status_of(
     metrics: &RaftMetrics<TypeConfig>,
     contact: &LeaderContact,
@@ -68,8 +82,8 @@ fn status_of(
     lease: Duration,
 ) -> RaftStatus {
     let index = |log_id: &Option<crate::wire::LogId>| log_id.map_or(0, |log_id| log_id.index);
-    let membership = metrics.membership_config.membership();
-    let voters: Vec<NodeId> = membership.voter_ids().map(NodeId::new).collect();
+    let membership = metrics.committed_membership_config.membership();
+    let voters = settled_voters(membership);
     let is_leader = metrics.state == ServerState::Leader;
     let has_quorum = if is_leader {
         let is_alone = voters == [NodeId::new(metrics.id)];
@@ -90,5 +104,24 @@ fn status_of(
         learners: membership.learner_ids().map(NodeId::new).collect(),
         has_quorum: has_quorum && metrics.running_state.is_ok(),
         snapshots_installed: applied.snapshots_installed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_coming_does_not_vote_before_the_change_is_through() {
+        let nodes: BTreeMap<u64, BasicNode> = [1000, 1004, 1005].map(|id| (id, BasicNode::default())).into();
+        let (old, new) = (BTreeSet::from([1000]), BTreeSet::from([1000, 1004, 1005]));
+        let under_way = Membership::new(vec![old, new.clone()], nodes.clone()).unwrap();
+        assert_eq!(settled_voters(&under_way), [NodeId::new(1000)]);
+        let through = Membership::new(vec![new], nodes).unwrap();
+        assert_eq!(settled_voters(&through), [1000, 1004, 1005].map(NodeId::new));
     }
 }

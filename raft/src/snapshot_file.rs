@@ -132,7 +132,8 @@ pub fn write_snapshot(
         .and_then(|size_bytes| file.sync_all().map(|()| size_bytes))
         .map_err(at(&aside))?;
     fs::rename(&aside, path).map_err(at(&aside))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
     Ok(size_bytes)
 }

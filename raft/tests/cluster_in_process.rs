@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use starling_raft::consensus::ProposeError;
 use starling_raft::flock::FlockConfig;
-use starling_raft::state::{ClusterCommand, Command, FeatureLevel, LogIndex, Principal, RequestId};
+use starling_raft::state::{
+    ClusterCommand, Command, FeatureLevel, LogIndex, MemberCommand, Principal, RequestId,
+};
 use uuid::Uuid;
 
-use flock::{Node, PATIENCE, assert_digests_equal, eventually, three_voters};
+use flock::{Node, PATIENCE, assert_digests_equal, config, eventually, three_voters};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -136,7 +138,8 @@ async fn a_new_node_catches_up_by_a_snapshot_and_has_the_whole_history() {
 
     let whole = first.flock.history(LogIndex::new(0), 10_000).await.unwrap();
     let fetched = second.flock.history(LogIndex::new(0), 10_000).await.unwrap();
-    let upto = |index: LogIndex| move |record: &&starling_raft::history::HistoryRecord| record.log_index <= index;
+    let upto =
+        |index: LogIndex| move |record: &&starling_raft::history::HistoryRecord| record.log_index <= index;
     let whole: Vec<_> = whole.iter().filter(upto(written.log_index)).collect();
     let fetched: Vec<_> = fetched.iter().filter(upto(written.log_index)).collect();
     assert_eq!(fetched, whole);
@@ -159,7 +162,9 @@ async fn a_feature_level_rises_once_every_member_can_read_it_and_not_before() {
     let newer = |config: &mut FlockConfig| config.max_feature_level = FeatureLevel::new(2);
     let first = Node::start_with(&dir.path().join("0"), &[], |_| ()).await;
     let second = Node::start_with(&dir.path().join("1"), &[&first.address], newer).await;
-    first.status_where("a second member in Raft", |status| status.voters.len() + status.learners.len() == 2).await;
+    first
+        .status_where("a second member in Raft", |status| status.voters.len() + status.learners.len() == 2)
+        .await;
     let raise = Command::Cluster(ClusterCommand::RaiseFeatureLevel { level: FeatureLevel::new(2) });
     let refused = second
         .consensus()
@@ -181,4 +186,51 @@ async fn a_feature_level_rises_once_every_member_can_read_it_and_not_before() {
     }
     second.flock.shutdown(STOP_TIMEOUT).await;
     first.flock.shutdown(STOP_TIMEOUT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_that_expect_each_other_found_one_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut prepared = ["0", "1", "2"].map(|name| config(&dir.path().join(name), &[]));
+    let addresses: Vec<String> = prepared.iter().map(|(_, address)| address.clone()).collect();
+    for (config, _) in &mut prepared {
+        config.bootstrap_expect = Some(3);
+        config.join = addresses.clone();
+    }
+    let starts = prepared.map(|(config, address)| tokio::spawn(Node::start_as(config, address)));
+    let mut nodes = Vec::new();
+    for start in starts {
+        nodes.push(start.await.unwrap().unwrap());
+    }
+    let cluster_id = nodes[0].consensus().cluster_id();
+    for node in &nodes {
+        assert_eq!(node.consensus().cluster_id(), cluster_id);
+        node.status_where("three voters", |status| status.voters.len() == 3).await;
+    }
+    assert_digests_equal(&nodes[0], 3).await;
+    for node in nodes {
+        node.flock.shutdown(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_ends_and_says_so_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second, third] = three_voters(dir.path()).await;
+    let remove = Command::Member(MemberCommand::Remove { node_id: third.id() });
+    flock::propose(second.consensus(), remove).await;
+    let fatal = tokio::time::timeout(PATIENCE, third.flock.fatal()).await.unwrap();
+    assert!(fatal.0.contains("was removed from cluster"), "{fatal}");
+    let removed = third.id();
+    third.flock.shutdown(Duration::ZERO).await;
+    first.status_where("a cluster without it", |status| !status.voters.contains(&removed)).await;
+    second.checkpoint().await;
+
+    // With its old data directory it is refused.
+    let back = Node::start(&dir.path().join("2"), &[&first.address]).await;
+    let fatal = tokio::time::timeout(PATIENCE, back.flock.fatal()).await.unwrap();
+    assert!(fatal.0.contains("removed"), "{fatal}");
+    for node in [back, second, first] {
+        node.flock.shutdown(Duration::ZERO).await;
+    }
 }

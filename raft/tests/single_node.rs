@@ -6,13 +6,17 @@ mod flock;
 
 use std::time::Duration;
 
+use starling_proto::peer::ReadIndexRequest;
+use starling_proto::peer::raft_client::RaftClient;
 use starling_raft::consensus::ProposeError;
 use starling_raft::flock::{Flock, StartError};
 use starling_raft::log_store::LogStoreOptions;
+use starling_raft::peers::{PeerIdentity, Peers};
 use starling_raft::state::members::FOUNDER_NODE_ID;
 use starling_raft::state::{
-    ClusterCommand, Command, LogIndex, MemberCommand, NodeId, Principal, Rejection, RequestId,
+    ClusterCommand, ClusterId, Command, LogIndex, MemberCommand, NodeId, Principal, Rejection, RequestId,
 };
+use tonic::Code;
 use tonic::service::Routes;
 use uuid::Uuid;
 
@@ -77,9 +81,7 @@ async fn a_command_that_is_refused_says_why() {
     let command = Command::Member(MemberCommand::Drain { node_id: NodeId::new(4711) });
     let request_id = RequestId::new(Uuid::now_v7());
     let refused = node.consensus().propose(&Principal::local(), request_id, command, PATIENCE).await;
-    assert!(
-        matches!(refused, Err(ProposeError::Rejected(Rejection::UnknownNode(id))) if id.get() == 4711)
-    );
+    assert!(matches!(refused, Err(ProposeError::Rejected(Rejection::UnknownNode(id))) if id.get() == 4711));
     node.flock.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -146,5 +148,28 @@ async fn a_log_that_fails_ends_the_node_and_a_restart_recovers() {
     let events = node.flock.history(LogIndex::new(0), 1_000).await.unwrap();
     let found = events.iter().filter(|record| record.event.kind() == "CheckpointTaken").count() as u64;
     assert!(found >= acknowledged, "{found} of {acknowledged} acknowledged writes are there");
+    node.flock.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_of_another_cluster_or_with_our_own_id_are_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).await;
+    let own = PeerIdentity { cluster_id: node.consensus().cluster_id(), node_id: NodeId::new(4711) };
+    let stranger = PeerIdentity { cluster_id: ClusterId::new(Uuid::from_u128(7)), ..own };
+    let double = PeerIdentity { node_id: FOUNDER_NODE_ID, ..own };
+    let call = async |caller: PeerIdentity| {
+        let peers = Peers::new(caller, node.flock.peers.live(), node.consensus().watch_applied());
+        let mut client = RaftClient::new(peers.channel(FOUNDER_NODE_ID).unwrap());
+        client.read_index(ReadIndexRequest {}).await
+    };
+    call(own).await.unwrap();
+    let refused = call(stranger).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("00000000-0000-0000-0000-000000000007"), "{refused}");
+    assert!(refused.message().contains(&node.consensus().cluster_id().to_string()), "{refused}");
+    let refused = call(double).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().starts_with("two nodes have the id 1000"), "{refused}");
     node.flock.shutdown(Duration::from_secs(5)).await;
 }

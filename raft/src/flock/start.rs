@@ -19,6 +19,7 @@ use crate::artefacts::Flockmates;
 use crate::bootstrap::decision::Settings;
 use crate::bootstrap::{self, Beginning};
 use crate::consensus::{Consensus, Core};
+use crate::flock::housekeeping::keep_house;
 use crate::flock::storage::Storage;
 use crate::gossip::{Gossip, GossipConfig};
 use crate::identity::{IdentityStore, Standing};
@@ -135,7 +136,8 @@ pub(super) async fn start(
         watchdog.watch(watchdog::log_has_failed(log.fatal)),
         watchdog.watch(gossip_has_ended(gossip.clone())),
         watchdog.watch(was_removed(consensus.clone())),
-        tokio::spawn(report_condition(gossip.clone(), applied, condition.clone())),
+        tokio::spawn(report_condition(gossip.clone(), applied.clone(), condition.clone())),
+        tokio::spawn(keep_house(applied, history.clone(), artefacts.clone())),
     ];
     if seat.entry == Entry::Returning {
         tasks.push(announce(&config, &identity_store, &consensus, &peers, &watchdog));

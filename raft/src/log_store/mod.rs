@@ -45,11 +45,16 @@ pub fn open(dir: &Path, options: LogStoreOptions) -> Result<OpenLog, OpenError> 
 }
 
 /// Opens the log on any disk. `dir` is its name in errors.
-pub fn open_on(mut disk: impl disk::Disk, dir: &Path, options: LogStoreOptions) -> Result<OpenLog, OpenError> {
+pub fn open_on(
+    mut disk: impl disk::Disk,
+    dir: &Path,
+    options: LogStoreOptions,
+) -> Result<OpenLog, OpenError> {
     let unreadable = |source| OpenError::Unreadable { dir: dir.to_owned(), source };
     // sled reads lazily, and panics on pages that it cannot read.
-    let recovered =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| recovery::recover(&mut disk, dir, &options)));
+    let recovered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        recovery::recover(&mut disk, dir, &options)
+    }));
     let recovered = match recovered {
         Ok(recovered) => recovered?,
         Err(panic) => {

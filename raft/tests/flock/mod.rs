@@ -71,10 +71,16 @@ impl Node {
         join: &[&str],
         change: impl FnOnce(&mut FlockConfig),
     ) -> Result<Self, StartError> {
+        say_what_happens();
         let (mut config, address) = config(data_dir, join);
         change(&mut config);
+        Self::start_as(config, address).await
+    }
+
+    pub async fn start_as(config: FlockConfig, address: String) -> Result<Self, StartError> {
+        let data_dir = config.data_dir.clone();
         let flock = Flock::start(config, Routes::default(), || ()).await?;
-        Ok(Self { data_dir: data_dir.to_owned(), address, flock })
+        Ok(Self { data_dir, address, flock })
     }
 
     pub fn id(&self) -> NodeId {
@@ -98,6 +104,12 @@ impl Node {
             Err(_) => panic!("node {}: {what} did not come; {:#?}", self.id(), self.consensus().status()),
         }
     }
+}
+
+/// With `RUST_LOG` set, the nodes' logs go to the test's output.
+fn say_what_happens() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 pub async fn propose(consensus: &Consensus, command: Command) -> Accepted {
@@ -129,8 +141,10 @@ pub async fn three_voters(dir: &Path) -> [Node; 3] {
 /// Every member's digest at one new checkpoint, which must be the same.
 pub async fn assert_digests_equal(node: &Node, members: usize) {
     let (_, digests) = node.consensus().verify(&Principal::local(), PATIENCE).await.unwrap();
-    let values: Vec<&String> =
-        digests.iter().map(|(id, digest)| digest.as_ref().unwrap_or_else(|why| panic!("{id}: {why}"))).collect();
+    let values: Vec<&String> = digests
+        .iter()
+        .map(|(id, digest)| digest.as_ref().unwrap_or_else(|why| panic!("{id}: {why}")))
+        .collect();
     assert_eq!(values.len(), members);
     assert!(values.iter().all(|value| *value == values[0]), "{digests:?}");
 }
