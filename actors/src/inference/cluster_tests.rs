@@ -264,8 +264,8 @@ fn same_key_same_version_everywhere(nodes: &[Node]) {
 }
 
 #[test]
-fn one_replica_on_three_nodes_is_answered_by_every_node_and_survives_a_drain() {
-    let nodes = three_nodes();
+fn one_replica_on_three_nodes_is_answered_by_every_node_and_survives_a_drain_and_a_death() {
+    let mut nodes = three_nodes();
     nodes[0].push("digits", "matmul");
     nodes[0].replicas("digits", 1);
     eventually("exactly one node holds the version, and all know it", || {
@@ -292,6 +292,17 @@ fn one_replica_on_three_nodes_is_answered_by_every_node_and_survives_a_drain() {
         }
         let holders = nodes[0].inference.loaded_on("digits", 1);
         holders.len() == 1 && holders[0] != holder
+    });
+
+    let holder = nodes[0].inference.loaded_on("digits", 1)[0];
+    let victim = nodes.iter().position(|node| node.id() == holder).unwrap();
+    nodes.remove(victim).kill();
+    eventually("the node that is left takes the version over, and both answer", || {
+        nodes.iter().all(|node| match node.infer(request("digits"), context()) {
+            Ok(response) => answered_by(&response) != holder,
+            Err(InferError::Unavailable(_)) => false,
+            Err(other) => panic!("{other:?}"),
+        })
     });
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod admission;
+mod answering;
 pub mod backoff;
 pub mod cluster_traffic;
 pub mod decision_ids;
@@ -15,6 +16,7 @@ pub mod error;
 pub mod forward;
 pub mod forward_status;
 pub mod host;
+mod inquiries;
 pub mod latency_sketch;
 pub mod local_versions;
 pub mod model_config;
@@ -31,6 +33,7 @@ pub mod routing_feed;
 pub mod routing_table;
 pub mod runtime;
 pub mod serve;
+mod tally;
 pub mod task_keeper;
 pub mod tensor;
 pub mod traffic;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use starling_proto::peer::WatchReadinessRequest;
@@ -28,6 +29,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ReadinessBoard {
     this_node: NodeId,
+    left: AtomicBool,
     own: watch::Sender<Arc<NodeReadiness>>,
     view: watch::Sender<Arc<ReadinessView>>,
 }
@@ -35,7 +37,9 @@ pub struct ReadinessBoard {
 impl ReadinessBoard {
     /// Knows nothing yet.
     pub fn new(this_node: NodeId) -> Self {
-        Self { this_node, own: watch::channel(Arc::default()).0, view: watch::channel(Arc::default()).0 }
+        let (own, _) = watch::channel(Arc::default());
+        let (view, _) = watch::channel(Arc::default());
+        Self { this_node, left: AtomicBool::new(false), own, view }
     }
 
     /// What is known now, this node included.
@@ -61,7 +65,9 @@ impl ReadinessBoard {
     /// Says what this node has, to itself and to all that listen.
     pub fn announce(&self, readiness: NodeReadiness) {
         let changed = self.own.send_if_modified(|own| {
-            if **own == readiness {
+            // Looked at under the lock: what is announced while this node
+            // leaves is taken back by leaving.
+            if self.left.load(Ordering::SeqCst) || **own == readiness {
                 return false;
             }
             *own = Arc::new(readiness.clone());
@@ -70,6 +76,13 @@ impl ReadinessBoard {
         if changed {
             self.heard(self.this_node, readiness, 0);
         }
+    }
+
+    /// Says that this node has nothing any more, whatever is announced later.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::SeqCst);
+        self.own.send_replace(Arc::default());
+        self.heard(self.this_node, NodeReadiness::default(), 0);
     }
 
     /// Notes what a node says of itself.
@@ -182,6 +195,16 @@ mod tests {
         assert_eq!(board.view().node(NodeId::new(1)), Some(&loaded(1)));
         board.announce(loaded(1));
         assert!(!listener.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_node_that_has_left_stays_empty() {
+        let board = ReadinessBoard::new(NodeId::new(1));
+        board.announce(loaded(1));
+        board.leave();
+        board.announce(loaded(1));
+        assert_eq!(*board.own(), NodeReadiness::default());
+        assert_eq!(board.view().node(NodeId::new(1)), Some(&NodeReadiness::default()));
     }
 
     #[test]

@@ -1,0 +1,163 @@
+//! From an admitted request to its answer: here if this node has the version,
+//! else from a peer; and what is waited for, and how long, before giving up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
+use starling_raft::state::NodeId;
+
+use super::InferError;
+use super::LoadedVersion;
+use super::admission::Admitted;
+use super::decision_parameters::text_parameter;
+use super::forward::{Forwarded, nobody_has_it};
+use super::router::{RouteRequest, Routed, route};
+use super::serve::{Core, RequestContext};
+
+/// A ready version that no live node can answer for (its node has just died, or
+/// this one has just started) is waited for so long.
+const HOLDER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A node that has just started waits so long until it has caught up with the
+/// cluster before it says that it does not know a model.
+const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(10);
+const CATCH_UP_LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Requests that wait so at once; more are refused.
+pub(super) const WAITERS_MAX: usize = 1_024;
+
+impl Core {
+    pub(super) async fn admit_and_route(
+        &self,
+        request: &ModelInferRequest,
+        context: &RequestContext,
+    ) -> Result<(Admitted, Routed), InferError> {
+        let admitted = self.admission.enter()?;
+        if let Some(epoch) = context.min_epoch {
+            self.wait_for_epoch(epoch, context.deadline).await?;
+        }
+        let refused = match self.route(request, context) {
+            Ok(routed) => return Ok((admitted, routed)),
+            Err(refused) => refused,
+        };
+        if self.has_caught_up() {
+            return Err(refused);
+        }
+        self.wait_until_caught_up(context.deadline).await?;
+        Ok((admitted, self.route(request, context)?))
+    }
+
+    fn route(&self, request: &ModelInferRequest, context: &RequestContext) -> Result<Routed, InferError> {
+        let key = context.routing_key.as_deref().or_else(|| text_parameter(&request.parameters, "routing_key"));
+        let asked = RouteRequest {
+            model: &request.model_name,
+            version: &request.model_version,
+            key: key.filter(|key| !key.is_empty()),
+        };
+        route(&self.routing.table(), asked, || self.decisions.next())
+    }
+
+    async fn wait_for_epoch(&self, epoch: u64, deadline: Option<Instant>) -> Result<(), InferError> {
+        let timeout = bounded_by(deadline, self.config.min_epoch_wait_max);
+        self.routing.wait_for(epoch, timeout).await.map_err(|behind| {
+            InferError::Unavailable(format!(
+                "this node routes by log index {}, the request asks for {epoch} at least; it waited {timeout:?}: try again or ask another node",
+                behind.applied_index
+            ))
+        })
+    }
+
+    async fn wait_until_caught_up(&self, deadline: Option<Instant>) -> Result<(), InferError> {
+        let behind = || {
+            InferError::Unavailable(
+                "this node has not caught up with the cluster yet; ask another node".to_owned(),
+            )
+        };
+        let Ok(_waiter) = self.waiters.try_acquire() else { return Err(behind()) };
+        let give_up_at = Instant::now() + bounded_by(deadline, CATCH_UP_WAIT_MAX);
+        while !self.has_caught_up() {
+            if Instant::now() >= give_up_at {
+                return Err(behind());
+            }
+            tokio::time::sleep(CATCH_UP_LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// The answer, and who gave it. A drained node asks its peers first.
+    pub(super) async fn answer(
+        &self,
+        request: ModelInferRequest,
+        routed: &Routed,
+        context: &RequestContext,
+    ) -> Result<(ModelInferResponse, NodeId), InferError> {
+        if !self.routing.is_draining(self.this_node)
+            && let Some(version) = self.local.get(routed.version.id)
+        {
+            return self.answer_here(&version, request, context).await;
+        }
+        self.answer_elsewhere(request, routed, context).await
+    }
+
+    async fn answer_here(
+        &self,
+        version: &Arc<LoadedVersion>,
+        request: ModelInferRequest,
+        context: &RequestContext,
+    ) -> Result<(ModelInferResponse, NodeId), InferError> {
+        let answer = version.infer(request, context.deadline).await?;
+        Ok((answer.response, self.this_node))
+    }
+
+    /// Asks peers; where none can answer, runs it here if that is possible
+    /// after all, else waits for the next change of who has what.
+    async fn answer_elsewhere(
+        &self,
+        request: ModelInferRequest,
+        routed: &Routed,
+        context: &RequestContext,
+    ) -> Result<(ModelInferResponse, NodeId), InferError> {
+        let version = &routed.version;
+        let decision = routed.decision.to_string();
+        let forwarded = Forwarded {
+            request: &request,
+            version,
+            epoch: routed.decision.epoch.get(),
+            decision: &decision,
+            principal: &context.principal,
+            deadline: context.deadline,
+        };
+        let is_serving = |node_id: NodeId| !self.routing.is_draining(node_id);
+        let give_up_at = tokio::time::Instant::now() + bounded_by(context.deadline, HOLDER_WAIT_MAX);
+        let mut view = self.board.watch_view();
+        let mut waiter = None;
+        loop {
+            view.mark_unchanged();
+            let mut candidates = self.forwarder.candidates(version, is_serving);
+            let here = self.local.get(version.id);
+            if here.is_some() {
+                // Another drained node is no better than this one.
+                candidates.retain(|holder| is_serving(holder.node_id));
+            }
+            let refusal = match self.forwarder.forward(forwarded, candidates).await {
+                Err(refusal @ InferError::Unavailable(_)) => refusal,
+                ended => return ended,
+            };
+            if let Some(here) = here {
+                return self.answer_here(&here, request, context).await;
+            }
+            if waiter.is_none() {
+                waiter = Some(self.waiters.try_acquire().map_err(|_| nobody_has_it(version))?);
+            }
+            if !matches!(tokio::time::timeout_at(give_up_at, view.changed()).await, Ok(Ok(()))) {
+                return Err(refusal);
+            }
+        }
+    }
+}
+
+fn bounded_by(deadline: Option<Instant>, longest: Duration) -> Duration {
+    match deadline {
+        Some(deadline) => longest.min(deadline.saturating_duration_since(Instant::now())),
+        None => longest,
+    }
+}
