@@ -180,7 +180,7 @@ impl<D: Disk> Committer<D> {
                 Ok(Ok(After::GoOn)) => {}
                 Ok(Ok(After::End)) => return,
                 Ok(Ok(After::Closed(done))) => {
-                    drop(self);
+                    self.disk.close();
                     // The caller may have given up waiting.
                     let _ = done.send(Ok(()));
                     return;

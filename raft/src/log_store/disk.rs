@@ -59,6 +59,13 @@ pub trait Disk: Send + 'static {
 
     /// A handle for reading, usable from any thread.
     fn reader(&self) -> Arc<dyn DiskReader>;
+
+    /// Lets go of the disk: it can be opened again when this returns.
+    fn close(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// What [`DiskReader::scan`] calls for every key and value; answers whether to go on.

@@ -26,6 +26,11 @@ pub struct LogStoreOptions {
     pub queue_bytes_max: usize,
     /// Memory sled may use for its pages.
     pub page_cache_bytes: u64,
+    /// Unit in which sled takes and frees space. Large ones are reused late,
+    /// long after what they held was superseded and synced. Fixed at the first
+    /// start; for tests.
+    #[doc(hidden)]
+    pub segment_bytes: usize,
     /// For the test that proves the loss check is needed: the log is taken as it is found.
     #[doc(hidden)]
     pub skip_loss_check: bool,
@@ -42,6 +47,7 @@ impl Default for LogStoreOptions {
             tail_cache_bytes: 32 << 20,
             queue_bytes_max: 64 << 20,
             page_cache_bytes: 64 << 20,
+            segment_bytes: 8 << 20,
             skip_loss_check: false,
             fail_after_appends: None,
         }

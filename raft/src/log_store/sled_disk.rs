@@ -11,7 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::disk::{Batch, Disk, DiskReader, Visit};
 use super::high_water::{HighWater, SLOT_BYTES, SLOTS};
@@ -19,11 +21,11 @@ use super::options::{Durability, LogStoreOptions, OpenError};
 
 const SLED_DIRECTORY: &str = "sled";
 const HIGH_WATER_FILE: &str = "high-water";
-/// sled frees and reuses its file in these units; large ones are reused late,
-/// long after what they held was superseded and synced.
-const SEGMENT_BYTES: usize = 8 << 20;
 /// sled opens within a second or two; past this it is taken to hang.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(120);
+/// sled's own threads may hold its lock a little longer than its handles live.
+const UNLOCK_TIME_MAX: Duration = Duration::from_secs(10);
+const UNLOCK_POLL: Duration = Duration::from_millis(5);
 
 /// sled and the high-water file of one directory.
 pub(super) struct SledDisk {
@@ -42,13 +44,13 @@ impl SledDisk {
         let sled_dir = dir.join(SLED_DIRECTORY);
         fs::create_dir_all(&sled_dir).map_err(unreadable)?;
 
-        let database = match open_sled(dir, &sled_dir, options.page_cache_bytes) {
+        let database = match open_sled(dir, &sled_dir, options) {
             Ok(database) => database,
             Err(OpenError::Damaged { what, .. }) if nothing_was_ever_promised(dir) => {
                 tracing::warn!(%what, "the log's first start was interrupted; starting it anew");
                 fs::remove_dir_all(&sled_dir).map_err(unreadable)?;
                 fs::create_dir_all(&sled_dir).map_err(unreadable)?;
-                open_sled(dir, &sled_dir, options.page_cache_bytes)?
+                open_sled(dir, &sled_dir, options)?
             }
             Err(error) => return Err(error),
         };
@@ -103,6 +105,19 @@ impl Disk for SledDisk {
         Ok(())
     }
 
+    fn close(self) {
+        let Self { tree, _database, data, .. } = self;
+        drop((tree, _database));
+        let deadline = Instant::now() + UNLOCK_TIME_MAX;
+        while let Err(error) = flock(&data, FlockOperation::NonBlockingLockExclusive) {
+            if Instant::now() >= deadline {
+                tracing::warn!(%error, "sled has not let go of the log's directory");
+                return;
+            }
+            std::thread::sleep(UNLOCK_POLL);
+        }
+    }
+
     fn reader(&self) -> Arc<dyn DiskReader> {
         Arc::new(SledReader { tree: self.tree.clone() })
     }
@@ -128,13 +143,13 @@ impl DiskReader for SledReader {
     }
 }
 
-fn open_sled(dir: &Path, sled_dir: &Path, page_cache_bytes: u64) -> Result<sled::Db, OpenError> {
+fn open_sled(dir: &Path, sled_dir: &Path, options: &LogStoreOptions) -> Result<sled::Db, OpenError> {
     remove_unfinished_snapshots(sled_dir)
         .map_err(|source| OpenError::Unreadable { dir: dir.to_owned(), source })?;
     let config = sled::Config::new()
         .path(sled_dir)
-        .segment_size(SEGMENT_BYTES)
-        .cache_capacity(page_cache_bytes)
+        .segment_size(options.segment_bytes)
+        .cache_capacity(options.page_cache_bytes)
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(None);
 
@@ -235,7 +250,9 @@ fn open_error(dir: &Path, error: sled::Error) -> OpenError {
             OpenError::InUse { dir }
         }
         sled::Error::Io(source) if source.raw_os_error().is_some() => OpenError::Unreadable { dir, source },
-        other => OpenError::Damaged { dir, what: other.to_string() },
+        other => {
+            OpenError::Damaged { dir, what: other.to_string().trim_end_matches(" backtrace ()").to_owned() }
+        }
     }
 }
 
