@@ -198,7 +198,12 @@ pub(crate) fn everything(dir: &Path, notes: &Path, options: &LogStoreOptions) {
         second.push(one(append(3, index, 1, 50)));
     }
 
-    let third = vec![one(append(3, 122, 1, 80)), one(Request::Vote { term: 4, node: 3, committed: false })];
+    let mut third = vec![one(Request::Vote { term: 4, node: 3, committed: false })];
+    for index in 122..134 {
+        third.push(one(append(3, index, 1, 20 * (index - 121) as usize)));
+    }
+    third.push(one(Request::Truncate { from: 130 }));
+    third.push(one(append(5, 130, 2, 2_000)));
     run(dir, notes, options, vec![first, second, third]);
 }
 
