@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ort::session::RunOptions;
 
 use super::queue::Job;
+use super::session::quiet_run_options;
 
 /// One instance's place for what it runs.
 pub(crate) struct RunSlot {
@@ -25,7 +26,7 @@ struct State {
 
 impl RunSlot {
     pub(crate) fn new() -> ort::Result<Self> {
-        Ok(Self { state: Mutex::default(), closed: AtomicBool::new(false), options: RunOptions::new()? })
+        Ok(Self { state: Mutex::default(), closed: AtomicBool::new(false), options: quiet_run_options()? })
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ort::ErrorCode;
+use ort::logging::LogLevel;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::Outlet;
 use starling_raft::state::Signature;
@@ -104,6 +105,14 @@ impl ModelSession {
         }
         Ok(Ran { columns, began, ended })
     }
+}
+
+/// Options for runs whose failures are returned and not also logged: clients
+/// could fill the log with them.
+pub(crate) fn quiet_run_options() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set_log_level(LogLevel::Fatal)?;
+    Ok(options)
 }
 
 fn commit(runtime: &OnnxRuntime, file: &Path, threads: usize) -> ort::Result<Session> {
