@@ -175,10 +175,10 @@ const fn state_layout() -> Layout<Limit<STATE_BYTES_MAX>> {
 }
 
 /// A frozen struct's bytes.
+#[expect(clippy::expect_used, reason = "wrong bytes must never be written in silence")]
 pub(crate) fn freeze<T: Encode>(frozen: &T) -> Vec<u8> {
-    // Frozen structs hold integers, texts and collections only: into memory,
-    // encoding these has no way to fail.
-    bincode::encode_to_vec(frozen, layout()).unwrap_or_default()
+    bincode::encode_to_vec(frozen, layout())
+        .expect("integers, texts and collections have no way to fail to be encoded into memory")
 }
 
 /// A frozen struct from exactly these bytes.
