@@ -66,6 +66,10 @@ pub fn openraft_config(timing: &RaftTiming) -> Result<Arc<Config>, openraft::Con
         max_append_entries: Some(ENTRIES_PER_LOG_WRITE_MAX),
         // A log that shrank has lost what was acknowledged: that node must not go on.
         allow_log_reversion: Some(false),
+        // A leader that restarts would go on in its old term, with no entry of its own to confirm
+        // by, and answer reads from a commit index that is written lazily: it could miss writes
+        // that it acknowledged before. An election brings a new term and its opening entry.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map(Arc::new)
@@ -94,6 +98,7 @@ mod tests {
         assert_eq!(config.quorum_loss_probe_interval, Some(2_400));
         assert_eq!(config.max_in_snapshot_log_to_keep, 100_000);
         assert_eq!(config.allow_log_reversion, Some(false));
+        assert_eq!(config.enable_leader_restore, Some(false));
         assert_eq!(config.install_snapshot_timeout, 10_000);
         assert_eq!(config.snapshot_policy, SnapshotPolicy::LogsSinceLast(1_000));
     }
