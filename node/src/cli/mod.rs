@@ -113,3 +113,15 @@ fn on_runtime(work: impl Future<Output = Result<(), CliError>>) -> Result<(), Cl
         .map_err(|error| CliError::Local(format!("cannot start: {error}")))?;
     runtime.block_on(work)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_command_contradicts_itself() {
+        Cli::command().debug_assert();
+    }
+}

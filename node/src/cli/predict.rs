@@ -19,10 +19,14 @@ use super::{CliError, input_tensors};
 
 /// What to predict.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+// `--version` names the model's version here.
+#[command(
+    disable_version_flag = true,
+    after_help = "\
 The input file holds the values of the only input as nested lists, or an object
 with one list per input, or a request of the Open Inference Protocol.
-Example: echo '[[5.1, 3.5, 1.4, 0.2]]' | starling predict iris --input -")]
+Example: echo '[[5.1, 3.5, 1.4, 0.2]]' | starling predict iris --input -"
+)]
 pub struct PredictArgs {
     /// The model
     model: String,

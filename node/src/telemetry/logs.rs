@@ -4,10 +4,14 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+/// What the libraries beneath say in passing, at a level of theirs that is not
+/// worth ours. Directives of the user win.
+const QUIET_LIBRARIES: &str = "openraft=warn,ort=warn,chitchat=warn,sled=warn,h2=warn,hyper=warn,tonic=warn";
+
 /// Starts logging for the whole process. `format` is `auto`, `pretty` or `json`.
 /// The error says what is wrong with `level`.
 pub(crate) fn start_logs(format: &str, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level)
+    let filter = EnvFilter::try_new(directives(level))
         .map_err(|error| format!("key 'log_level' is '{level}', which is no filter: {error}"))?;
     let json = match format {
         "json" => true,
@@ -21,4 +25,24 @@ pub(crate) fn start_logs(format: &str, level: &str) -> Result<(), String> {
         builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     };
     outcome.map_err(|error| format!("logs cannot be started: {error}"))
+}
+
+/// A bare level is for our own code; a filter with directives is taken as it is.
+fn directives(level: &str) -> String {
+    if level.contains([',', '=']) {
+        return level.to_owned();
+    }
+    format!("{level},{QUIET_LIBRARIES}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_keeps_the_libraries_quiet() {
+        assert!(directives("debug").starts_with("debug,openraft=warn"));
+        assert_eq!(directives("info,openraft=debug"), "info,openraft=debug");
+        assert!(EnvFilter::try_new(directives("info")).is_ok());
+    }
 }

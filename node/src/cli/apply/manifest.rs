@@ -113,7 +113,7 @@ pub fn read(path: &Path) -> Result<Vec<ModelManifest>, CliError> {
     }
     if !path.is_dir() {
         let text = std::fs::read_to_string(path).map_err(cannot_read)?;
-        return parse(&text, path, path.parent().unwrap_or(Path::new(".")));
+        return parse(&text, path, path.parent().unwrap_or_else(|| Path::new(".")));
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(cannot_read)? {

@@ -186,7 +186,7 @@ mod tests {
                 Step::Push { position: 0, label: "v1".into() },
                 Step::SetPlacement(2),
                 Step::Push { position: 1, label: "v2".into() },
-                Step::SetRoute(manifest.route.clone().unwrap()),
+                Step::SetRoute(manifest.route.unwrap()),
             ]
         );
     }
