@@ -171,3 +171,59 @@ fn to_io(error: SnapshotError) -> io::Error {
 fn files_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::state::FeatureLevel;
+    use crate::wire::log_id_from_wire;
+
+    fn snapshot(index: u64) -> Snapshot {
+        let last_log_id = Some(log_id_from_wire(&peer::LogId { term: 1, node_id: 1000, index }));
+        let mut state = State::default();
+        state.cluster.feature_level = FeatureLevel::new(u32::try_from(index).unwrap());
+        Snapshot { meta: SnapshotMeta { last_log_id, ..SnapshotMeta::default() }, state, segments: vec![] }
+    }
+
+    #[test]
+    fn the_newest_two_are_kept_and_the_newest_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotDir::open(dir.path()).unwrap();
+        for index in [10, 20, 30] {
+            snapshots.write(&snapshot(index)).unwrap();
+        }
+        assert_eq!(files_in(dir.path()).unwrap().len(), 2);
+        let reopened = SnapshotDir::open(dir.path()).unwrap();
+        let newest = reopened.load_newest().unwrap().unwrap();
+        assert_eq!(newest.meta, snapshot(30).meta);
+        assert_eq!(newest.state, snapshot(30).state);
+        assert_eq!(reopened.current().unwrap().0, snapshot(30).meta);
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotDir::open(dir.path()).unwrap();
+        snapshots.write(&snapshot(10)).unwrap();
+        let newest = snapshots.write(&snapshot(20)).unwrap();
+        let mut bytes = fs::read(&newest.path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&newest.path, bytes).unwrap();
+        let reopened = SnapshotDir::open(dir.path()).unwrap();
+        assert_eq!(reopened.load_newest().unwrap().unwrap().meta, snapshot(10).meta);
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_unfinished_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["0.partial", "00000000000000000010.snapshot.tmp"] {
+            fs::write(dir.path().join(name), b"half").unwrap();
+        }
+        let snapshots = SnapshotDir::open(dir.path()).unwrap();
+        assert!(snapshots.load_newest().unwrap().is_none());
+        assert_eq!(files_in(dir.path()).unwrap(), Vec::<PathBuf>::new());
+    }
+}

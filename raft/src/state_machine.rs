@@ -279,3 +279,99 @@ fn index_of(log_id: Option<LogId>) -> LogIndex {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use bytes::Bytes;
+    use openraft::entry::RaftEntry;
+    use starling_proto::peer;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::history::HistoryOptions;
+    use crate::state::{ClusterId, FeatureLevel, Principal, RequestId, WallTime};
+    use crate::wire::log_id_from_wire;
+
+    fn open(dir: &std::path::Path) -> (StateMachine, Applied) {
+        let history = History::open(dir.join("history"), HistoryOptions::default()).unwrap();
+        let snapshots = SnapshotDir::open(&dir.join("snapshots")).unwrap();
+        StateMachine::open(snapshots, Arc::new(Mutex::new(history))).unwrap()
+    }
+
+    fn entry(index: u64, bytes: Bytes) -> io::Result<EntryResponder<TypeConfig>> {
+        let log_id = log_id_from_wire(&peer::LogId { term: 1, node_id: 1000, index });
+        Ok((Entry::new(log_id, EntryPayload::Normal(EnvelopeBytes(bytes))), None))
+    }
+
+    fn command(number: u128, command: ClusterCommand) -> Bytes {
+        let envelope = CommandEnvelope {
+            log_time: LogTime::from_micros(u64::try_from(number).unwrap()),
+            wall_time: WallTime::from_unix_micros(1),
+            principal: Principal::local(),
+            request_id: RequestId::new(Uuid::from_u128(number)),
+            feature_level: FeatureLevel::new(1),
+            class: crate::state::EventClass::Audit,
+            command: Command::Cluster(command),
+        };
+        envelope.encode()
+    }
+
+    fn founding_and_checkpoint() -> Vec<io::Result<EntryResponder<TypeConfig>>> {
+        let cluster_id = ClusterId::new(Uuid::from_u128(7));
+        vec![
+            entry(1, command(1, ClusterCommand::Found { cluster_id })),
+            entry(2, command(2, ClusterCommand::Checkpoint)),
+        ]
+    }
+
+    #[tokio::test]
+    async fn entries_applied_again_after_a_restart_leave_one_history_and_the_same_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut digests = Vec::new();
+        for _ in 0..2 {
+            let (mut machine, applied) = open(dir.path());
+            machine.apply(futures::stream::iter(founding_and_checkpoint())).await.unwrap();
+            assert_eq!(applied.state().index, LogIndex::new(2));
+            digests.push(applied.digest_at(LogIndex::new(2)).unwrap());
+            let events = lock(&machine.history).read(LogIndex::new(0), 100).unwrap();
+            let kinds: Vec<&str> = events.iter().map(|record| record.event.kind()).collect();
+            assert_eq!(kinds, ["ClusterFounded", "FeatureLevelRaised", "CheckpointTaken"]);
+        }
+        assert_eq!(digests[0], digests[1]);
+    }
+
+    #[tokio::test]
+    async fn a_restart_goes_on_from_the_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut machine, applied) = open(dir.path());
+        machine.apply(futures::stream::iter(founding_and_checkpoint())).await.unwrap();
+        machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        let (mut reopened, again) = open(dir.path());
+        assert_eq!(again.state().state, applied.state().state);
+        assert_eq!(reopened.applied_state().await.unwrap().0, machine.last_applied);
+        assert_eq!(again.snapshots_installed(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_cannot_be_read_stops_the_node_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut machine, applied) = open(dir.path());
+        let unreadable = vec![entry(1, Bytes::from_static(b"written by a newer binary"))];
+        let error = machine.apply(futures::stream::iter(unreadable)).await.unwrap_err();
+        assert!(error.to_string().starts_with("entry 1 of the log cannot be applied"), "{error}");
+        assert_eq!(applied.state().index, LogIndex::new(0));
+    }
+
+    #[tokio::test]
+    async fn log_time_goes_on_by_the_monotonic_clock_from_the_last_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut machine, applied) = open(dir.path());
+        machine.apply(futures::stream::iter(founding_and_checkpoint())).await.unwrap();
+        let first = applied.log_time_now();
+        let later = applied.log_time_now();
+        assert!(first >= LogTime::from_micros(2) && later >= first);
+        assert!(first < LogTime::from_micros(60_000_000), "the wall clock has no part in it: {first:?}");
+    }
+}
