@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("STARLING_BIN", ROOT / "target/debug/starling"))
 MODELS = ROOT / "models/digits"
+# What `make` has fetched, unless something else is named.
+FETCHED_RUNTIME = next(ROOT.glob(".cache/onnxruntime/*/libonnxruntime.so"), None)
 START_LIMIT_SECONDS = 60
 COMMAND_LIMIT_SECONDS = 60
 
@@ -24,7 +26,10 @@ class Node:
         ready_file = folder / "ready.json"
         ports = [flag for name in ("rest", "grpc", "metrics", "peer") for flag in (f"--{name}-port", "0")]
         command = [BINARY, "serve", "--data-dir", folder / "data", "--ready-file", ready_file, *ports]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        environment = dict(os.environ)
+        if FETCHED_RUNTIME:
+            environment.setdefault("ORT_DYLIB_PATH", str(FETCHED_RUNTIME))
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
         try:
             addresses = self._wait_until_ready(ready_file)
         except BaseException:

@@ -46,6 +46,8 @@ pub async fn run(site: &Site, options: DemoOptions) -> Result<Report> {
     println!("Streaming {} held-back images to all three, again and again", images.len());
     let load = Load::start(&cluster.targets(), images, SWEEP, "v1 at full speed");
     tokio::time::sleep(WATCHED + WATCHED / 2).await;
+    // Each image once at least, however slow the machine is.
+    answers_more(&load, 450).await?;
     load.pause(STEADY_PAUSE);
     load.phase("push v2");
     println!("{}", per_node(&load.ledger()?, &["v1 at full speed"], &cluster.names()));

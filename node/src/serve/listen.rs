@@ -1,8 +1,12 @@
 //! Binds all ports before anything else starts, so that a port in use is found
-//! at once and every port is known.
+//! at once and every port is known. The clients' ports are opened only once
+//! there is somebody to answer: until then a client's connection is refused,
+//! which tells it to ask another node, and no request is lost.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use starling_raft::state::Addresses;
 
 use super::CannotStart;
@@ -11,10 +15,10 @@ use crate::config::Settings;
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// The four listeners, non-blocking, and what others should dial.
+/// The four ports, and what others should dial.
 pub(super) struct Listeners {
-    pub(super) rest: TcpListener,
-    pub(super) grpc: TcpListener,
+    pub(super) rest: BoundPort,
+    pub(super) grpc: BoundPort,
     pub(super) metrics: TcpListener,
     pub(super) peer: TcpListener,
     pub(super) addresses: Addresses,
@@ -42,16 +46,16 @@ impl Listeners {
         };
         let rest = bind(host, settings.rest_port, "rest")?;
         let grpc = bind(host, settings.grpc_port, "grpc")?;
-        let metrics = bind(host, settings.metrics_port, "metrics")?;
-        let peer = bind(host, settings.peer_port, "peer")?;
+        let metrics = bind(host, settings.metrics_port, "metrics")?.open()?;
+        let peer = bind(host, settings.peer_port, "peer")?.open()?;
         let dialled = |listener: &TcpListener| -> Result<String, CannotStart> {
             let port = listener.local_addr().map_err(|error| CannotStart(error.to_string()))?.port();
             Ok(host_and_port(&advertised, port))
         };
         let addresses = Addresses {
             peer: dialled(&peer)?,
-            grpc: dialled(&grpc)?,
-            rest: dialled(&rest)?,
+            grpc: dialled(&grpc.socket)?,
+            rest: dialled(&rest.socket)?,
             metrics: dialled(&metrics)?,
         };
         Ok(Self { rest, grpc, metrics, peer, addresses })
@@ -65,22 +69,51 @@ fn resolve(host: &str) -> Result<IpAddr, CannotStart> {
     found.next().map(|address| address.ip()).ok_or_else(|| unknown("it has no address".into()))
 }
 
-fn bind(host: IpAddr, port: u16, which: &str) -> Result<TcpListener, CannotStart> {
+/// A port that is taken but not open yet: connections to it are refused.
+pub(super) struct BoundPort {
+    // Bound, and no listener before it is opened.
+    socket: TcpListener,
+    address: SocketAddr,
+    which: &'static str,
+}
+
+impl BoundPort {
+    /// Listens, non-blocking.
+    pub(super) fn open(self) -> Result<TcpListener, CannotStart> {
+        let opened = sockopt::set_socket_reuseaddr(&self.socket, true)
+            .and_then(|()| rustix::net::listen(&self.socket, BACKLOG))
+            .map_err(io::Error::from);
+        opened.map_err(|error| cannot_listen(self.which, self.address, &error))?;
+        Ok(self.socket)
+    }
+}
+
+fn bind(host: IpAddr, port: u16, which: &'static str) -> Result<BoundPort, CannotStart> {
     let address = SocketAddr::new(host, port);
-    let listener = TcpListener::bind(address).map_err(|error| {
-        let advice = format!("give --{which}-port another one, or 0 to let the system choose");
-        match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                CannotStart(format!("{which} port {address} is in use by another process; {advice}"))
-            }
-            _ => CannotStart(format!("{which} port {address} cannot be listened on: {error}; {advice}")),
+    let socket = bound_socket(address).map_err(|error| cannot_listen(which, address, &error.into()))?;
+    Ok(BoundPort { socket, address, which })
+}
+
+fn bound_socket(address: SocketAddr) -> rustix::io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // Connections of an earlier process that linger are not in the way; but as
+    // long as the port is not open, the system must not give it to others.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    Ok(TcpListener::from(socket))
+}
+
+fn cannot_listen(which: &str, address: SocketAddr, error: &io::Error) -> CannotStart {
+    let advice = format!("give --{which}-port another one, or 0 to let the system choose");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            CannotStart(format!("{which} port {address} is in use by another process; {advice}"))
         }
-    })?;
-    let prepared = rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from);
-    prepared
-        .and_then(|()| listener.set_nonblocking(true))
-        .map_err(|error| CannotStart(format!("{which} port {address} cannot be listened on: {error}")))?;
-    Ok(listener)
+        _ => CannotStart(format!("{which} port {address} cannot be listened on: {error}; {advice}")),
+    }
 }
 
 /// An IPv6 address needs brackets before a port.
@@ -113,9 +146,20 @@ mod tests {
     #[test]
     fn ports_that_the_system_chose_are_told() {
         let listeners = Listeners::bind(&settings(&[])).unwrap();
-        let port = listeners.rest.local_addr().unwrap().port();
+        let port = listeners.rest.socket.local_addr().unwrap().port();
         assert_ne!(port, 0);
         assert_eq!(listeners.addresses.rest, format!("127.0.0.1:{port}"));
+    }
+
+    #[test]
+    fn a_client_port_refuses_connections_until_it_is_opened() {
+        let listeners = Listeners::bind(&settings(&[])).unwrap();
+        let address = listeners.grpc.socket.local_addr().unwrap();
+        let refused = std::net::TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _open = listeners.grpc.open().unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok());
+        assert!(std::net::TcpStream::connect(listeners.metrics.local_addr().unwrap()).is_ok());
     }
 
     #[test]

@@ -44,9 +44,6 @@ pub(super) async fn run(
     let grpc_port = port("grpc", Wire::Http2, servers::grpc_router(&node, health_service));
     let rest_port = port("rest", Wire::Http1OrHttp2, servers::rest_router(&node));
     let metrics_port = port("metrics", Wire::Http1OrHttp2, servers::metrics_router(&node));
-    let threads = usize::try_from(settings.data_plane_threads).unwrap_or(0);
-    let plane = DataPlane::start(threads, vec![(grpc, grpc_port), (rest, rest_port)], &node.control)
-        .map_err(|error| CannotStart(format!("the data plane cannot be started: {error}")))?;
     let beside = DataPlane::start_on_control(metrics_listener, metrics_port, &node.control)
         .map_err(|error| CannotStart(format!("the metrics server cannot be started: {error}")))?;
 
@@ -62,6 +59,10 @@ pub(super) async fn run(
     if let Err(failure) = joined {
         return failure;
     }
+    let threads = usize::try_from(settings.data_plane_threads).unwrap_or(0);
+    let client_ports = vec![(grpc.open()?, grpc_port), (rest.open()?, rest_port)];
+    let plane = DataPlane::start(threads, client_ports, &node.control)
+        .map_err(|error| CannotStart(format!("the data plane cannot be started: {error}")))?;
     tokio::spawn(follow_readiness(node.clone(), announcer));
     tokio::spawn(servers::follow_readiness(health.clone(), node.clone()));
 
