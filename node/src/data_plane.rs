@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,18 +100,27 @@ impl DataPlane {
         while self.acceptors.join_next().await.is_some() {}
         tokio::time::sleep(LAME_DUCK.min(grace / 2)).await;
         self.end_connections.cancel();
-        let cores = self.cores;
-        let joined = tokio::task::spawn_blocking(move || {
-            for core in cores {
-                if core.join().is_err() {
-                    tracing::error!("a thread of the data plane has panicked");
-                }
-            }
-        });
+        let joined = join(self.cores);
         if tokio::time::timeout(grace, joined).await.is_err() {
             tracing::warn!(?grace, "requests were still running after the grace period and are cut off");
         }
     }
+}
+
+/// Resolves when all threads have ended. A thread of its own waits for them, not
+/// one of the runtime's, which the runtime would wait for in its turn.
+fn join(cores: Vec<JoinHandle<()>>) -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        for core in cores {
+            if core.join().is_err() {
+                tracing::error!("a thread of the data plane has panicked");
+            }
+        }
+        // Whoever waited may have given up.
+        let _ = sender.send(());
+    });
+    receiver
 }
 
 /// Deals connections out in turn.
@@ -192,4 +201,99 @@ async fn serve_core(mut connections: mpsc::Receiver<Dealt>, end: CancellationTok
     }
     open.close();
     open.wait().await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::config::{Given, Settings, resolve};
+    use crate::telemetry::Metrics;
+
+    const WAIT_MAX: Duration = Duration::from_secs(20);
+
+    fn settings(flags: &[(&'static str, &str)]) -> Settings {
+        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        resolve(&Given { flags, ..Given::default() }).unwrap()
+    }
+
+    fn start(router: Router, settings: &Settings) -> (DataPlane, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Metrics::new().unwrap();
+        let port = Port::new("test", Wire::Http1OrHttp2, router, settings, &metrics);
+        (DataPlane::start(2, vec![(listener, port)], &Handle::current()).unwrap(), address)
+    }
+
+    fn ask(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        stream
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_that_runs_when_the_node_stops_is_answered_and_new_ones_are_refused() {
+        let (arrived, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (in_handler, answer) = (arrived.clone(), may_answer.clone());
+        let handler = move || async move {
+            in_handler.add_permits(1);
+            answer.acquire().await.unwrap().forget();
+            "answered"
+        };
+        let (plane, address) = start(Router::new().route("/", get(handler)), &settings(&[]));
+        let mut stream = ask(address);
+        arrived.acquire().await.unwrap().forget();
+
+        let stopped = tokio::spawn(plane.stop(WAIT_MAX));
+        let closed = tokio::time::timeout(WAIT_MAX, async {
+            while TcpStream::connect(address).is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        closed.await.expect("the port must close");
+        may_answer.add_permits(1);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("answered"), "{answer}");
+        tokio::time::timeout(WAIT_MAX, stopped).await.expect("it must stop").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_that_never_ends_is_cut_off_after_the_grace_period() {
+        let arrived = Arc::new(Semaphore::new(0));
+        let in_handler = arrived.clone();
+        let handler = move || async move {
+            in_handler.add_permits(1);
+            std::future::pending::<&'static str>().await
+        };
+        let (plane, address) = start(Router::new().route("/", get(handler)), &settings(&[]));
+        let _stream = ask(address);
+        arrived.acquire().await.unwrap().forget();
+        let stopped = plane.stop(Duration::from_millis(50));
+        tokio::time::timeout(WAIT_MAX, stopped).await.expect("it must stop all the same");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_connection_over_the_limit_is_closed_at_once() {
+        let router = Router::new().route("/", get(|| async { "answered" }));
+        let (_plane, address) = start(router, &settings(&[("max_connections", "1")]));
+        let mut first = ask(address);
+        let mut head = [0; 12];
+        first.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        let mut second = ask(address);
+        let mut rest = Vec::new();
+        // Closed or reset, and in either case not served.
+        let _ = second.read_to_end(&mut rest);
+        assert!(rest.is_empty());
+    }
 }

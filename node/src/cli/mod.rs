@@ -30,7 +30,6 @@ pub use failure::CliError;
     version,
     about = "Serve ONNX models on a flock of equal peers",
     after_help = EXIT_CODES,
-    propagate_version = true,
     disable_help_subcommand = true
 )]
 pub struct Cli {

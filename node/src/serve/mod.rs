@@ -42,9 +42,10 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 
 fn start(args: ServeArgs) -> Result<ExitCode, CannotStart> {
     let settings = crate::config::resolve(&args.given()).map_err(|error| CannotStart(error.to_string()))?;
-    telemetry::start_logs(&settings.log_format, &settings.log_level).map_err(CannotStart)?;
-    let onnx = OnnxRuntime::find_and_load().map_err(|error| CannotStart(error.to_string()))?;
     let listeners = Listeners::bind(&settings)?;
+    let onnx = OnnxRuntime::find_and_load().map_err(|error| CannotStart(error.to_string()))?;
+    // Not before: of a node that cannot start, one line is to be seen.
+    telemetry::start_logs(&settings.log_format, &settings.log_level).map_err(CannotStart)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -93,6 +93,7 @@ async fn join(
         .await
         .map_err(|error| Err(CannotStart(error.to_string())))?;
     let node_id = flock.consensus.node_id();
+    let (_, onnx_runtime) = node.onnx.describe();
     tracing::info!(
         %node_id,
         cluster_id = %flock.consensus.cluster_id(),
@@ -101,6 +102,7 @@ async fn join(
         rest = announcer.addresses.rest,
         metrics = announcer.addresses.metrics,
         peer = announcer.addresses.peer,
+        onnx_runtime = %onnx_runtime.display(),
         "this node is part of a cluster"
     );
     let config = inference_config(&node.settings);

@@ -39,15 +39,14 @@ pub(super) const EXTENSIONS: &[&str] =
 /// Everything on the gRPC port.
 pub(super) fn routes(node: &Arc<Node>, health: HealthService) -> Routes {
     let limit_bytes = usize::try_from(node.settings.max_request_bytes).unwrap_or(usize::MAX);
+    // Every client of grpc-core says that it takes compressed answers; compressing
+    // all of them would cost more than most predictions, so none is.
     let inference = GrpcInferenceServiceServer::new(InferenceService { node: node.clone() })
         .max_decoding_message_size(limit_bytes)
         .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Deflate);
-    let admin = AdminServer::new(AdminService::new(node.clone()))
-        .accept_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Gzip);
+        .accept_compressed(CompressionEncoding::Deflate);
+    let admin =
+        AdminServer::new(AdminService::new(node.clone())).accept_compressed(CompressionEncoding::Gzip);
     let routes = Routes::new(inference).add_service(admin).add_service(health);
     let v1 = reflection().build_v1();
     let v1alpha = reflection().build_v1alpha();

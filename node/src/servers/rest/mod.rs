@@ -19,15 +19,19 @@ use http::{StatusCode, header};
 use serde_json::json;
 use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::{Node, grpc, metrics};
 use error::RestError;
 
+/// Smaller answers are sent as they are, whatever the client takes.
+const COMPRESSED_BYTES_MIN: u64 = 1024;
+
 /// Everything on the REST port.
 pub(super) fn router(node: &Arc<Node>) -> Router {
     let compression = ServiceBuilder::new()
-        .layer(CompressionLayer::new().no_br().no_zstd())
+        .layer(CompressionLayer::new().no_br().no_zstd().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN)))
         .layer(RequestDecompressionLayer::new().no_br().no_zstd());
     Router::new()
         .route("/livez", get(metrics::livez))
