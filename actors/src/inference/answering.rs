@@ -47,7 +47,8 @@ impl Core {
     }
 
     fn route(&self, request: &ModelInferRequest, context: &RequestContext) -> Result<Routed, InferError> {
-        let key = context.routing_key.as_deref().or_else(|| text_parameter(&request.parameters, "routing_key"));
+        let key =
+            context.routing_key.as_deref().or_else(|| text_parameter(&request.parameters, "routing_key"));
         let asked = RouteRequest {
             model: &request.model_name,
             version: &request.model_version,

@@ -9,6 +9,8 @@
 pub mod admission;
 mod answering;
 pub mod backoff;
+#[cfg(test)]
+mod cluster_tests;
 pub mod cluster_traffic;
 pub mod decision_ids;
 pub mod decision_parameters;
@@ -36,12 +38,10 @@ pub mod serve;
 mod tally;
 pub mod task_keeper;
 pub mod tensor;
-pub mod traffic;
-pub mod traffic_report;
 #[cfg(test)]
 mod test_states;
-#[cfg(test)]
-mod cluster_tests;
+pub mod traffic;
+pub mod traffic_report;
 
 mod batcher;
 mod instance;

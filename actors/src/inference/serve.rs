@@ -284,4 +284,3 @@ async fn follow_log(consensus: Consensus, routing: Arc<RoutingFeed>, metrics: Ar
         }
     }
 }
-

@@ -65,7 +65,7 @@ async fn a_node_whose_log_fails_exits_and_recovers_when_it_is_started_again() ->
     });
     let ended = cluster.node(1).ended(START_LIMIT).await?;
     writes.await?;
-    assert_eq!(ended.success(), false, "it ended with {ended}");
+    assert!(!ended.success(), "it ended with {ended}");
     assert!(cluster.node(1).log().to_lowercase().contains("log"), "{}", cluster.node(1).log_tail());
 
     cluster.start_as(1, healthy).await?;
