@@ -2,6 +2,8 @@
 //! model file.
 
 use std::any::Any;
+use std::fs::File;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,16 +120,18 @@ fn load(path: &Path) -> Result<OnnxRuntime, String> {
     Ok(OnnxRuntime { loaded: Arc::new(Loaded { environment, path: path.to_owned(), version }) })
 }
 
-/// From the file's name if it tells, else from what the library says of its build.
+/// The names of the library's symbols carry its version, as in `VERS_1.32.0`;
+/// they stand near the beginning of the file. Its C interface tells the version
+/// as well, but the binding does not pass that on.
 fn version_of(path: &Path) -> String {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if let Some((_, version)) = name.split_once(".so.") {
-        return version.to_owned();
-    }
-    let build = ort::info();
-    let branch = build.split("git-branch=rel-").nth(1).and_then(|rest| rest.split(',').next());
-    branch.unwrap_or("unknown").to_owned()
+    const MARK: &[u8] = b"VERS_";
+    const SEARCHED_BYTES: u64 = 1 << 20;
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(SEARCHED_BYTES).read_to_end(&mut head));
+    let marked = head.windows(MARK.len()).position(|window| window == MARK);
+    let (Ok(_), Some(place)) = (read, marked) else { return "unknown".to_owned() };
+    let digits = head[place + MARK.len()..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.');
+    digits.map(|byte| char::from(*byte)).collect()
 }
 
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -149,6 +153,17 @@ mod tests {
         let (version, path) = runtime().describe();
         assert!(version.starts_with("1."), "{version}");
         assert!(path.is_file(), "{}", path.display());
+    }
+
+    #[test]
+    fn the_version_is_read_whatever_the_file_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libonnxruntime.so");
+        assert_eq!(version_of(&path), "unknown");
+        std::fs::write(&path, b"\x7fELF\0libc.so\0VERS_1.32.0\0OrtGetApiBase\0").unwrap();
+        assert_eq!(version_of(&path), "1.32.0");
+        std::fs::write(&path, b"\x7fELF\0libc.so\0").unwrap();
+        assert_eq!(version_of(&path), "unknown");
     }
 
     #[test]

@@ -16,7 +16,8 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// ONNX Runtime from `ORT_DYLIB_PATH` or the workspace's `.cache/onnxruntime`.
+/// ONNX Runtime from `ORT_DYLIB_PATH` or the workspace's `.cache/onnxruntime`,
+/// where `make` puts it.
 /// A test that needs it fails where it is missing.
 pub(crate) fn runtime() -> OnnxRuntime {
     use std::sync::OnceLock;
