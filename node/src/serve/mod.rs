@@ -52,7 +52,7 @@ fn start(args: ServeArgs) -> Result<ExitCode, CannotStart> {
         .enable_all()
         .build()
         .map_err(|error| CannotStart(format!("no threads for the control runtime: {error}")))?;
-    // Spawned, so that it runs on a worker and not on this thread's small stack.
+    // Spawned, so that it runs on a worker, beside the tasks that it starts.
     let node = runtime.spawn(running::run(settings, listeners, onnx));
     let outcome = match runtime.block_on(node) {
         Ok(outcome) => outcome,
