@@ -98,14 +98,14 @@ impl Cluster {
         })
     }
 
-    /// The first alone, the others by `--join`; all vote when this returns.
+    /// The first alone, the others by `--join`; settled when this returns.
     pub async fn start(site: &Site, config: ClusterConfig, nodes: usize) -> Result<Self> {
         let mut cluster = Self::empty(site, config)?;
         for node in 0..nodes {
             cluster.add(&[]).await?;
             cluster.nodes[node].ready(START_LIMIT).await?;
         }
-        cluster.all_vote(START_LIMIT).await?;
+        cluster.settled(START_LIMIT).await?;
         Ok(cluster)
     }
 
@@ -282,12 +282,15 @@ impl Cluster {
         nodes.filter_map(|(index, node)| node.is_running().then_some(index)).collect()
     }
 
-    /// Waits until every running node says that all of them vote, live, have a
-    /// leader, and have applied what the others have.
-    pub async fn all_vote(&mut self, limit: Duration) -> Result<()> {
+    /// Waits until every running node says that all of them are members, that as
+    /// many vote as are an odd number, that there is a leader, and that all have
+    /// applied what the others have.
+    pub async fn settled(&mut self, limit: Duration) -> Result<()> {
         let running = self.running();
         let cluster = &*self;
-        wait::until("all nodes to vote and to be level", limit, || async {
+        let voters = running.len() - usize::from(running.len() % 2 == 0);
+        let learners = running.len() - voters;
+        wait::until("all nodes to be members and level", limit, || async {
             let mut last_index = 0;
             let mut statuses = Vec::new();
             for index in &running {
@@ -297,7 +300,7 @@ impl Cluster {
             }
             for (index, status) in statuses {
                 let name = &cluster.nodes[index].spec().name;
-                if status.voters.len() != running.len() || !status.learners.is_empty() {
+                if status.voters.len() != voters || status.learners.len() != learners {
                     bail!("{name} sees voters {:?} and learners {:?}", status.voters, status.learners);
                 }
                 if status.leader_id == 0 || !status.quorum {
@@ -333,14 +336,17 @@ impl Cluster {
         .await
     }
 
-    /// Pushes a digit model, waits until it is ready everywhere, and routes to it.
+    /// Pushes a digit model, waits until it is ready everywhere, and routes to it;
+    /// answers the route's epoch.
     pub async fn serve_digits(&mut self, label: &str, file: &Path) -> Result<u64> {
         let admin = self.admin()?;
         admin.push(crate::digits::MODEL, label, file).await?;
         let nodes = self.running().len();
         self.version_ready(crate::digits::MODEL, label, nodes, START_LIMIT).await?;
-        let write = admin.set_route(crate::digits::MODEL, &[(label, 1_000_000)]).await?;
-        Ok(write.log_index)
+        admin.set_route(crate::digits::MODEL, &[(label, 1_000_000)]).await?;
+        // A first version is routed to by itself: the write may have changed nothing.
+        let routes = admin.routes(crate::digits::MODEL).await?;
+        Ok(routes.first().context("the model has no route")?.epoch)
     }
 
     /// Waits until a node has applied the log up to an index.

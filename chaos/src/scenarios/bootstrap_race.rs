@@ -39,7 +39,7 @@ pub async fn run(site: &Site, seed: u64) -> Result<Report> {
     for index in 0..3 {
         cluster.node(index).ready(START_LIMIT).await?;
     }
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
 
     let mut report = Report::default();
     let mut cluster_ids = BTreeSet::new();

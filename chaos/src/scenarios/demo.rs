@@ -115,7 +115,7 @@ async fn drain_and_undrain(cluster: &mut Cluster, load: &Load, report: &mut Repo
     })
     .await?;
     report.check("a drained node keeps its seat", drained_now.role.clone(), drained_now.role == "voter");
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     cluster.leader(FAILOVER_LIMIT).await
 }
 
@@ -142,7 +142,7 @@ async fn kill_and_return(
     println!("Starting it again");
     load.phase("return");
     cluster.restart(leader).await?;
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     cluster.version_ready(MODEL, "v2", 3, SETTLE_LIMIT).await
 }
 
@@ -163,7 +163,7 @@ async fn restart_one_by_one(cluster: &mut Cluster, load: &Load, report: &mut Rep
         let name = cluster.names()[index].clone();
         report.check(format!("{name} ends well on SIGTERM"), ended.to_string(), ended.success());
         cluster.restart(index).await?;
-        cluster.all_vote(SETTLE_LIMIT).await?;
+        cluster.settled(SETTLE_LIMIT).await?;
         cluster.version_ready(MODEL, "v2", 3, SETTLE_LIMIT).await?;
     }
     answers_more(load, 100).await

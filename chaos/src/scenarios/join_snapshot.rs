@@ -18,11 +18,11 @@ pub async fn run(site: &Site) -> Result<Report> {
     let config = ClusterConfig::patient()
         .arg("--snapshot-every-entries", ENTRIES_KEPT)
         .arg("--log-entries-kept", ENTRIES_KEPT);
-    let mut cluster = Cluster::start(site, config, 2).await?;
+    let mut cluster = Cluster::start(site, config, 3).await?;
     cluster.serve_digits("v1", &site.digits_v1()).await?;
     let admin = cluster.admin()?;
     admin.push(MODEL, "v2", &site.digits_v2()).await?;
-    cluster.version_ready(MODEL, "v2", 2, START_LIMIT).await?;
+    cluster.version_ready(MODEL, "v2", 3, START_LIMIT).await?;
     for step in 1..=WRITES {
         admin.set_route(MODEL, &[("v1", 1_000_000 - step), ("v2", step)]).await?;
     }
@@ -40,7 +40,7 @@ pub async fn run(site: &Site) -> Result<Report> {
 
     let newcomer = cluster.add(&[]).await?;
     cluster.node(newcomer).ready(START_LIMIT).await?;
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
 
     let mut report = Report::default();
     report.tell("the log begins after", purged.to_string());

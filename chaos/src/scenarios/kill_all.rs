@@ -44,7 +44,7 @@ pub async fn run(site: &Site) -> Result<Report> {
     for index in 0..3 {
         cluster.node(index).ready(START_LIMIT).await?;
     }
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
 
     let mut report = Report::default();
     let after = cluster.status_of(0).await?;

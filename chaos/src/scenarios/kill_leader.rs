@@ -31,7 +31,7 @@ pub async fn run(site: &Site) -> Result<Report> {
 
     load.phase("return");
     cluster.restart(leader).await?;
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     cluster.applied(leader, write.log_index, SETTLE_LIMIT).await?;
     answers_more(&load, 200).await?;
 

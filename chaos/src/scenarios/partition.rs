@@ -80,7 +80,7 @@ pub async fn run(site: &Site) -> Result<Report> {
 
     load.phase("healed");
     cluster.network().heal();
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     cluster.applied(alone, write.log_index, SETTLE_LIMIT).await?;
     let ledger = load.stop().await?;
     report.check(

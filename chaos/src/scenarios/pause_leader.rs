@@ -27,7 +27,7 @@ pub async fn run(site: &Site) -> Result<Report> {
     let write = Admin::new(&awake)?.set_route(MODEL, &[("v2", 1_000_000)]).await?;
 
     cluster.node(leader).resume()?;
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     cluster.applied(leader, write.log_index, SETTLE_LIMIT).await?;
 
     let mut report = Report::default();

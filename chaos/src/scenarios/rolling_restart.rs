@@ -21,7 +21,7 @@ pub async fn run(site: &Site) -> Result<Report> {
         report.check(format!("node {} keeps its seat", index + 1), format!("{kept:?}"), kept == voters);
         answers_more(&load, 50).await?;
         cluster.restart(index).await?;
-        cluster.all_vote(SETTLE_LIMIT).await?;
+        cluster.settled(SETTLE_LIMIT).await?;
         cluster.version_ready(crate::digits::MODEL, "v2", 3, SETTLE_LIMIT).await?;
         answers_more(&load, 50).await?;
     }

@@ -48,7 +48,7 @@ async fn nobody_notices_a_rolling_restart() -> Result<()> {
 async fn a_node_whose_log_fails_exits_and_recovers_when_it_is_started_again() -> Result<()> {
     let _turn = my_turn().await;
     let site = site()?;
-    let mut cluster = Cluster::start(&site, ClusterConfig::patient(), 2).await?;
+    let mut cluster = Cluster::start(&site, ClusterConfig::patient(), 3).await?;
     cluster.serve_digits("v2", &site.digits_v2()).await?;
     let healthy = cluster.node(1).spec().clone();
 
@@ -56,7 +56,7 @@ async fn a_node_whose_log_fails_exits_and_recovers_when_it_is_started_again() ->
     failing.args.extend(["--fail-log-after".to_owned(), "3".to_owned()]);
     assert!(cluster.node(1).terminate(scenarios::STOP_LIMIT).await?.success());
     cluster.start_as(1, failing).await?;
-    // Something to append, until it has failed; the write itself may have to wait for its return.
+    // Something to append, until it has failed; the other two are a majority.
     let admin = cluster.admin_of(0)?;
     let writes = tokio::spawn(async move {
         for _ in 0..5 {
@@ -70,7 +70,7 @@ async fn a_node_whose_log_fails_exits_and_recovers_when_it_is_started_again() ->
 
     cluster.start_as(1, healthy).await?;
     cluster.node(1).ready(START_LIMIT).await?;
-    cluster.all_vote(scenarios::SETTLE_LIMIT).await?;
+    cluster.settled(scenarios::SETTLE_LIMIT).await?;
     let verdict = cluster.admin()?.verify().await?;
     assert!(verdict.equal, "{verdict:?}");
     Ok(())

@@ -35,7 +35,7 @@ async fn three_nodes_that_expect_three_found_one_cluster() -> Result<()> {
     for index in 0..3 {
         cluster.node(index).ready(START_LIMIT).await?;
     }
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     let first = cluster.status_of(0).await?.cluster_id;
     for index in 1..3 {
         assert_eq!(cluster.status_of(index).await?.cluster_id, first);

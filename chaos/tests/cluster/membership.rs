@@ -110,7 +110,7 @@ async fn all_three_come_back_on_new_ports_told_to_each_other_by_join() -> Result
     for index in 0..3 {
         cluster.node(index).ready(START_LIMIT).await?;
     }
-    cluster.all_vote(SETTLE_LIMIT).await?;
+    cluster.settled(SETTLE_LIMIT).await?;
     let after = cluster.status_of(0).await?;
     assert_eq!(after.cluster_id, before.cluster_id);
     assert_eq!(after.voters, before.voters);
