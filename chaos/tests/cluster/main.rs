@@ -6,6 +6,7 @@
 mod failures;
 mod features;
 mod formation;
+mod histories;
 mod membership;
 mod placement;
 mod refusals;
