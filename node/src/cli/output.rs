@@ -51,7 +51,8 @@ pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) -> Result<(), CliEr
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| column.to_uppercase()));
     table.add_rows(rows);
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let lines: Vec<String> =
+        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
     print_line(&lines.join("\n"))
 }
 

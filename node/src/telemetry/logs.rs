@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// What the libraries beneath say in passing, at a level of theirs that is not
-/// worth ours. Directives of the user win.
-const QUIET_LIBRARIES: &str = "openraft=warn,ort=warn,chitchat=warn,sled=warn,h2=warn,hyper=warn,tonic=warn";
+/// worth ours (openraft warns at every heartbeat that a dead peer does not
+/// answer). Directives of the user win.
+const QUIET_LIBRARIES: &str = "openraft=error,ort=warn,chitchat=warn,sled=warn,h2=warn,hyper=warn,tonic=warn";
 
 /// Starts logging for the whole process. `format` is `auto`, `pretty` or `json`.
 /// The error says what is wrong with `level`.
@@ -41,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_bare_level_keeps_the_libraries_quiet() {
-        assert!(directives("debug").starts_with("debug,openraft=warn"));
+        assert!(directives("debug").starts_with("debug,openraft=error"));
         assert_eq!(directives("info,openraft=debug"), "info,openraft=debug");
         assert!(EnvFilter::try_new(directives("info")).is_ok());
     }

@@ -50,7 +50,7 @@ pub enum Rejection {
         label: VersionLabel,
     },
     /// Weights must sum to the whole.
-    #[error("the weights of model '{model}' sum to {sum_ppm} parts per million instead of 1000000")]
+    #[error("the weights of model '{model}' sum to {}.{:04} % instead of 100 %", .sum_ppm / 10_000, .sum_ppm % 10_000)]
     WeightsDoNotSum {
         /// The model.
         model: ModelName,

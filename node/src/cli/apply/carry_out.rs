@@ -38,9 +38,11 @@ pub async fn carry_out(
                     request_id: new_request_id(),
                 };
                 client.set_placement(request).await?;
-                output::print_line(&format!(
-                    "model {name}: placement set to {replicas} replicas (0: every node)"
-                ))?;
+                let placed = match replicas {
+                    0 => "every node".to_owned(),
+                    count => format!("{count} nodes"),
+                };
+                output::print_line(&format!("model {name}: placed on {placed}"))?;
             }
             Step::SetRoute(weights) => {
                 for (version, percent) in weights {
