@@ -288,7 +288,7 @@ impl Cluster {
     pub async fn settled(&mut self, limit: Duration) -> Result<()> {
         let running = self.running();
         let cluster = &*self;
-        let voters = running.len() - usize::from(running.len() % 2 == 0);
+        let voters = running.len() - usize::from(running.len().is_multiple_of(2));
         let learners = running.len() - voters;
         wait::until("all nodes to be members and level", limit, || async {
             let mut last_index = 0;
