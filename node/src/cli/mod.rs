@@ -14,6 +14,7 @@ mod output;
 mod percent;
 mod predict;
 mod route;
+mod wait_ready;
 
 use std::process::ExitCode;
 

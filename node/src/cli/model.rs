@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -17,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::connection::{admin, new_request_id};
+use super::wait_ready::wait_until_ready;
 use super::{CliError, output};
 
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -54,6 +56,12 @@ pub struct PushArgs {
     /// Sessions per device; default: one
     #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
     instances: u32,
+    /// Do not wait until the version is loaded where it should be
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait for that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
 }
 
 /// What to delete.
@@ -90,11 +98,16 @@ async fn push(server: &str, args: PushArgs) -> Result<(), CliError> {
     let answer = upload(&mut client, &args.model, &label, settings, &file).await?;
     let PushVersionResponse { model, ordinal, label, sha256, changed, .. } = answer;
     let digest: String = sha256.chars().take(12).collect();
-    if !changed {
-        return output::print_line(&format!("{model} {label} (ordinal {ordinal}) already holds these bytes"));
+    if changed {
+        output::print_line(&format!("{model} {label} (ordinal {ordinal}, sha256 {digest}) is registered"))?;
+    } else {
+        output::print_line(&format!("{model} {label} (ordinal {ordinal}) already holds these bytes"))?;
     }
-    output::print_line(&format!("{model} {label} (ordinal {ordinal}, sha256 {digest}) is registered"))?;
-    output::print_line(&format!("see it become ready: starling get versions {model}"))
+    if args.no_wait {
+        return output::print_line(&format!("see it become ready: starling get versions {model}"));
+    }
+    wait_until_ready(&mut client, &model, &label, Duration::from_secs(args.timeout)).await?;
+    output::print_line(&format!("{model} {label} is ready"))
 }
 
 async fn delete(server: &str, args: DeleteArgs) -> Result<(), CliError> {

@@ -1,19 +1,18 @@
 //! Carries a plan out, step by step, and says what it does.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use starling_proto::admin::admin_client::AdminClient;
-use starling_proto::admin::{ListRequest, SetPlacementRequest, SetRouteRequest, Version};
+use starling_proto::admin::{SetPlacementRequest, SetRouteRequest};
 use tonic::transport::Channel;
 
 use super::super::connection::new_request_id;
 use super::super::route::wire_weights;
+use super::super::wait_ready::wait_until_ready;
 use super::super::{CliError, model, output};
 use super::diff;
 use super::manifest::ModelManifest;
 use super::plan::{Plan, Step};
-
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Stops at the first failure; applying again goes on from there.
 pub async fn carry_out(
@@ -72,35 +71,4 @@ pub async fn carry_out(
     let kept = diff::kept_line(plan);
     let result = if plan.steps.is_empty() { "nothing changed" } else { "done" };
     output::print_line(&format!("model {name}: {result}{kept}"))
-}
-
-async fn wait_until_ready(
-    client: &mut AdminClient<Channel>,
-    model: &str,
-    wanted: &str,
-    timeout: Duration,
-) -> Result<(), CliError> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let request = ListRequest { model: model.to_owned(), stale: false };
-        let versions = client.list_versions(request).await?.into_inner().versions;
-        let named = |version: &&Version| version.label == wanted || version.ordinal.to_string() == wanted;
-        match versions.iter().find(named) {
-            Some(version) if version.phase == "ready" => return Ok(()),
-            Some(version) if version.phase == "failed" => {
-                return Err(CliError::No(format!(
-                    "version '{wanted}' of model '{model}' failed: {}",
-                    version.reason
-                )));
-            }
-            _ => {}
-        }
-        if Instant::now() >= deadline {
-            return Err(CliError::TimedOut(format!(
-                "version '{wanted}' of model '{model}' was not ready within {} s; `starling get versions {model}` says where it is loaded, `--timeout` waits longer",
-                timeout.as_secs()
-            )));
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
 }
