@@ -16,7 +16,7 @@ use super::history::{Answer, Call, Operation};
 const WHOLE_PPM: u32 = 1_000_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Keeps the history short enough to be searched.
 const PAUSE_MAX: Duration = Duration::from_millis(60);
 
@@ -54,11 +54,7 @@ pub async fn run(workload: Workload) -> anyhow::Result<Vec<Operation>> {
     for model in &workload.models {
         let register =
             Register { model: model.clone(), versions: two_versions(&workload.servers, model).await? };
-        let mut first_reader = Client::new(0, &workload.servers, 0);
-        let first = first_reader.carry_out(&register, Call::Read, began, START_TIMEOUT).await;
-        if !matches!(first.answer, Answer::Value { .. }) {
-            bail!("the route of model '{model}' cannot be read before the run");
-        }
+        let first = first_read(&workload.servers, &register, began).await?;
         history.push(first);
         registers.push(register);
     }
@@ -72,6 +68,21 @@ pub async fn run(workload: Workload) -> anyhow::Result<Vec<Operation>> {
     }
     history.sort_by_key(|operation| operation.called_ns);
     Ok(history)
+}
+
+/// Tells where the register starts. Any node may answer, after an election too.
+async fn first_read(servers: &[String], register: &Register, began: Instant) -> anyhow::Result<Operation> {
+    let give_up = Instant::now() + START_TIMEOUT;
+    let mut reader = Client::new(0, servers, 0);
+    while Instant::now() < give_up {
+        let read = reader.carry_out(register, Call::Read, began, CALL_TIMEOUT).await;
+        if matches!(read.answer, Answer::Value { .. }) {
+            return Ok(read);
+        }
+        reader.go_to_next_server(servers);
+        tokio::time::sleep(PAUSE_MAX).await;
+    }
+    bail!("the route of model '{}' cannot be read before the run", register.model)
 }
 
 async fn two_versions(servers: &[String], model: &str) -> anyhow::Result<[String; 2]> {
