@@ -85,8 +85,8 @@ pub struct Ledger {
     pub served: BTreeMap<(String, String), Served>,
     /// By phase and home node.
     pub felt: BTreeMap<(String, usize), Felt>,
-    /// How long each phase lasted.
-    pub lasted: BTreeMap<String, Duration>,
+    /// The phases in the order in which they ended, and how long each lasted.
+    pub lasted: Vec<(String, Duration)>,
     /// The largest epoch in an answer.
     pub newest_epoch: u64,
 }
@@ -139,7 +139,7 @@ fn count_miss(misses: &mut BTreeMap<MissKind, Misses>, phase: &str, miss: Miss) 
 #[derive(Debug)]
 struct Shared {
     phase: Mutex<(String, Instant)>,
-    lasted: Mutex<BTreeMap<String, Duration>>,
+    lasted: Mutex<Vec<(String, Duration)>>,
     stop: AtomicBool,
     next_image: AtomicUsize,
     images: Vec<Digit>,
@@ -188,7 +188,7 @@ impl Load {
         let mut phase = self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let (ended, since) = std::mem::replace(&mut *phase, (name.to_owned(), Instant::now()));
         let mut lasted = self.shared.lasted.lock().unwrap_or_else(PoisonError::into_inner);
-        *lasted.entry(ended).or_default() += since.elapsed();
+        lasted.push((ended, since.elapsed()));
     }
 
     /// From now on workers wait so long between an answer and the next request.

@@ -31,6 +31,10 @@ use crate::proposals::time_until;
 use crate::state::{Addresses, FeatureLevel, LogIndex};
 use crate::state_machine::{SharedHistory, lock};
 
+/// Raft has ended and predictions are answered before peers are shut out: what
+/// still runs then are streams without an end.
+const PEER_CALLS_END_WITHIN: Duration = Duration::from_millis(500);
+
 /// What an acknowledged write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -218,7 +222,7 @@ impl Flock {
         for task in &self.tasks {
             task.abort();
         }
-        self.server.stop(remaining() / 2).await;
+        self.server.stop(PEER_CALLS_END_WITHIN.min(remaining() / 2)).await;
         if let Ok(gossip) = Arc::try_unwrap(self.gossip) {
             gossip.stop().await;
         }
