@@ -135,7 +135,7 @@ impl Experiment {
         let ops = record(self.test, work.path());
         let lied_about = self.lied_about.map(|name| trace::file_called(&ops, name));
         let crashes = image::crashes(&ops, self.images_max, lied_about);
-        let mut outcomes = open_images(&ops, &crashes, &self.options, work.path());
+        let mut outcomes = open_images(&ops, &crashes, self, work.path());
         let database = trace::file_called(&ops, "sled/db");
         outcomes.reused_segments = trace::reused_segments(&ops, database, self.options.segment_bytes as u64);
         report(name, &outcomes);
@@ -205,7 +205,7 @@ fn build_recorder(work: &Path) -> PathBuf {
     library
 }
 
-fn open_images(ops: &[Op], crashes: &[Crash], options: &LogStoreOptions, work: &Path) -> Outcomes {
+fn open_images(ops: &[Op], crashes: &[Crash], experiment: &Experiment, work: &Path) -> Outcomes {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Outcomes::default());
     std::thread::scope(|scope| {
@@ -216,8 +216,9 @@ fn open_images(ops: &[Op], crashes: &[Crash], options: &LogStoreOptions, work: &
                 while let Some(crash) = crashes.get(next.fetch_add(1, Ordering::Relaxed)) {
                     std::fs::create_dir(&dir).unwrap();
                     image::build(&dir, ops, crash);
-                    let verdict =
-                        std::panic::catch_unwind(AssertUnwindSafe(|| open_image(&dir, ops, crash, options)));
+                    let verdict = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                        open_image(&dir, ops, crash, experiment)
+                    }));
                     std::fs::remove_dir_all(&dir).unwrap();
                     let mut outcomes = outcomes.lock().unwrap();
                     outcomes.images += 1;
@@ -245,7 +246,7 @@ enum Verdict {
 }
 
 /// Opens an image twice: what recovery leaves behind must be sound as well.
-fn open_image(dir: &Path, ops: &[Op], crash: &Crash, options: &LogStoreOptions) -> Verdict {
+fn open_image(dir: &Path, ops: &[Op], crash: &Crash, experiment: &Experiment) -> Verdict {
     let mut model = Model::default();
     for op in &ops[..crash.end] {
         if let Op::Note(line) = op {
@@ -253,14 +254,14 @@ fn open_image(dir: &Path, ops: &[Op], crash: &Crash, options: &LogStoreOptions) 
         }
     }
     for opening in ["first", "second"] {
-        let found = match open_once(dir, options) {
+        let found = match open_once(dir, &experiment.options) {
             Ok(found) => found,
             Err(log_store::OpenError::InUse { .. }) => {
                 return Verdict::Silent("the lock was not released".to_owned());
             }
             Err(error) => return Verdict::Fenced(format!("{error} ({opening} opening)")),
         };
-        if let Err(why) = model.check(&found) {
+        if let Err(why) = model.check(&found, experiment.lied_about.is_some()) {
             return Verdict::Silent(format!("{why} ({opening} opening)"));
         }
     }

@@ -13,6 +13,8 @@ use crate::workload::{Request, content};
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Model {
     entries: BTreeMap<u64, Version>,
+    /// Taken out by a truncation; nothing was acknowledged at that index since.
+    truncated: BTreeMap<u64, Vec<Version>>,
     vote: Option<VoteOf<TypeConfig>>,
     marked: bool,
     /// Purges may happen late: what they cover may be there or not.
@@ -63,10 +65,13 @@ impl Model {
             Request::Append { term, first, count, bytes } => {
                 for index in first..first + count {
                     self.entries.insert(index, Version { term, bytes });
+                    self.truncated.remove(&index);
                 }
             }
             Request::Truncate { from } => {
-                self.entries.split_off(&from);
+                for (index, version) in self.entries.split_off(&from) {
+                    self.truncated.entry(index).or_default().push(version);
+                }
             }
             Request::Purge { .. } => {}
             Request::Marker => self.marked = true,
@@ -74,7 +79,9 @@ impl Model {
     }
 
     /// `Err(why)` if something acknowledged is gone, or something is there that was never asked for.
-    pub(crate) fn check(&self, found: &Found) -> Result<(), String> {
+    /// A disk that lies may also bring back what was truncated, as long as nothing was acknowledged in
+    /// its place: no promise is broken, and the leader truncates it again.
+    pub(crate) fn check(&self, found: &Found, the_disk_lies: bool) -> Result<(), String> {
         self.check_vote(found)?;
         if self.marked && !found.marked {
             return Err("the marker is gone".to_owned());
@@ -97,7 +104,10 @@ impl Model {
         }
 
         for (index, entry) in &there {
-            let allowed = self.allowed_at(*index);
+            let mut allowed = self.allowed_at(*index);
+            if the_disk_lies {
+                allowed.extend(self.truncated.get(index).into_iter().flatten());
+            }
             if !allowed.iter().any(|version| matches_version(entry, *version)) {
                 return Err(format!("entry {} is none of {allowed:?}", entry.log_id));
             }
