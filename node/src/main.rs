@@ -8,6 +8,7 @@ mod ready_file;
 mod serve;
 mod servers;
 mod telemetry;
+mod tensor_json;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,8 @@
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
+use crate::tensor_json::{TensorJson, write_json};
+
 /// One input, ready for the wire.
 #[derive(Debug, PartialEq)]
 pub struct RawTensor {
@@ -18,22 +20,24 @@ pub struct RawTensor {
 /// Reads a JSON value as a tensor of `datatype`. `expected` is the signature's
 /// shape, -1 for a dynamic axis: a flat list is folded into it where that is
 /// possible in one way only, and one row may come without its batch axis.
-pub fn from_json(value: &Value, datatype: &str, expected: &[i64]) -> Result<RawTensor, String> {
-    let mut shape = Vec::new();
-    measure(value, &mut shape);
-    let mut bytes = Vec::new();
-    let mut count = 0;
-    append(value, &shape, datatype, &mut bytes, &mut count)?;
-    Ok(RawTensor { shape: fold_shape(shape, count, expected), bytes })
+pub fn from_json(value: Value, datatype: &str, expected: &[i64]) -> Result<RawTensor, String> {
+    let is_scalar = !value.is_array();
+    let list = if is_scalar { Value::Array(vec![value]) } else { value };
+    let data: TensorJson = serde_json::from_value(list).map_err(|error| error.to_string())?;
+    let written = if is_scalar { Vec::new() } else { data.nesting() };
+    let count = i64::try_from(data.count()).unwrap_or(i64::MAX);
+    let shape = fold_shape(written.clone(), count, expected);
+    let bytes = match datatype {
+        "FP16" => halves(data.into_raw("FP32", &written)?, |value| f16::from_f32(value).to_le_bytes()),
+        "BF16" => halves(data.into_raw("FP32", &written)?, |value| bf16::from_f32(value).to_le_bytes()),
+        datatype => data.into_raw(datatype, &written)?,
+    };
+    Ok(RawTensor { shape, bytes })
 }
 
-fn measure(value: &Value, shape: &mut Vec<i64>) {
-    if let Value::Array(items) = value {
-        shape.push(i64::try_from(items.len()).unwrap_or(i64::MAX));
-        if let Some(first) = items.first() {
-            measure(first, shape);
-        }
-    }
+fn halves(singles: Vec<u8>, narrow: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
+    let (singles, _) = singles.as_chunks::<4>();
+    singles.iter().flat_map(|single| narrow(f32::from_le_bytes(*single))).collect()
 }
 
 fn fold_shape(written: Vec<i64>, count: i64, expected: &[i64]) -> Vec<i64> {
@@ -55,61 +59,15 @@ fn fold_shape(written: Vec<i64>, count: i64, expected: &[i64]) -> Vec<i64> {
     written
 }
 
-fn append(
-    value: &Value,
-    shape: &[i64],
-    datatype: &str,
-    bytes: &mut Vec<u8>,
-    count: &mut i64,
-) -> Result<(), String> {
-    let Some((length, inner)) = shape.split_first() else {
-        *count += 1;
-        return append_element(value, datatype, bytes);
-    };
-    match value {
-        Value::Array(items) if items.len() as i64 == *length => {
-            items.iter().try_for_each(|item| append(item, inner, datatype, bytes, count))
-        }
-        Value::Array(items) => Err(format!("a row has {} elements where another has {length}", items.len())),
-        other => Err(format!("{other} stands where a list of {length} was expected")),
-    }
-}
-
-fn append_element(value: &Value, datatype: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
-    let wrong = || format!("{value} is not a {datatype}");
-    let unsigned = |max: u64| value.as_u64().filter(|number| *number <= max).ok_or_else(wrong);
-    let signed =
-        |min: i64, max: i64| value.as_i64().filter(|number| (min..=max).contains(number)).ok_or_else(wrong);
-    let float = || value.as_f64().ok_or_else(wrong);
-    match datatype {
-        "BOOL" => bytes.push(u8::from(value.as_bool().ok_or_else(wrong)?)),
-        "UINT8" => bytes.push(unsigned(u64::from(u8::MAX))? as u8),
-        "UINT16" => bytes.extend((unsigned(u64::from(u16::MAX))? as u16).to_le_bytes()),
-        "UINT32" => bytes.extend((unsigned(u64::from(u32::MAX))? as u32).to_le_bytes()),
-        "UINT64" => bytes.extend(unsigned(u64::MAX)?.to_le_bytes()),
-        "INT8" => bytes.extend((signed(i64::from(i8::MIN), i64::from(i8::MAX))? as i8).to_le_bytes()),
-        "INT16" => bytes.extend((signed(i64::from(i16::MIN), i64::from(i16::MAX))? as i16).to_le_bytes()),
-        "INT32" => bytes.extend((signed(i64::from(i32::MIN), i64::from(i32::MAX))? as i32).to_le_bytes()),
-        "INT64" => bytes.extend(signed(i64::MIN, i64::MAX)?.to_le_bytes()),
-        "FP16" => bytes.extend(f16::from_f64(float()?).to_le_bytes()),
-        "BF16" => bytes.extend(bf16::from_f64(float()?).to_le_bytes()),
-        "FP32" => bytes.extend((float()? as f32).to_le_bytes()),
-        "FP64" => bytes.extend(float()?.to_le_bytes()),
-        "BYTES" => {
-            let text = value.as_str().ok_or_else(wrong)?;
-            let length = u32::try_from(text.len()).map_err(|_| wrong())?;
-            bytes.extend(length.to_le_bytes());
-            bytes.extend(text.as_bytes());
-        }
-        other => return Err(format!("datatype {other} is not known to this client; update it")),
-    }
-    Ok(())
-}
-
 /// Shows raw output bytes as nested JSON lists. Bytes that are no UTF-8 are
 /// shown with replacement characters.
 pub fn to_json(bytes: &[u8], datatype: &str, shape: &[i64]) -> Result<Value, String> {
-    let elements = elements(bytes, datatype)?;
+    let elements = match datatype {
+        "FP16" => written("FP32", &singles(bytes, |half| f16::from_le_bytes(half).to_f32()))?,
+        "BF16" => written("FP32", &singles(bytes, |half| bf16::from_le_bytes(half).to_f32()))?,
+        "BYTES" => strings(bytes)?,
+        datatype => written(datatype, bytes)?,
+    };
     let expected: i64 = shape.iter().product();
     if elements.len() as i64 != expected {
         return Err(format!("the node sent {} elements for shape {shape:?}", elements.len()));
@@ -117,40 +75,22 @@ pub fn to_json(bytes: &[u8], datatype: &str, shape: &[i64]) -> Result<Value, Str
     Ok(nest(&mut elements.into_iter(), shape))
 }
 
+fn written(datatype: &str, bytes: &[u8]) -> Result<Vec<Value>, String> {
+    let mut json = String::new();
+    write_json(datatype, bytes, &mut json)?;
+    serde_json::from_str(&json).map_err(|error| error.to_string())
+}
+
+fn singles(halves: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<u8> {
+    let (halves, _) = halves.as_chunks::<2>();
+    halves.iter().flat_map(|half| widen(*half).to_le_bytes()).collect()
+}
+
 fn nest(elements: &mut impl Iterator<Item = Value>, shape: &[i64]) -> Value {
     match shape.split_first() {
         None => elements.next().unwrap_or(Value::Null),
         Some((length, inner)) => (0..*length).map(|_| nest(elements, inner)).collect(),
     }
-}
-
-fn elements(bytes: &[u8], datatype: &str) -> Result<Vec<Value>, String> {
-    macro_rules! fixed {
-        ($type:ty, $show:expr) => {
-            bytes
-                .chunks_exact(size_of::<$type>())
-                .filter_map(|chunk| chunk.try_into().ok())
-                .map(|chunk| $show(<$type>::from_le_bytes(chunk)))
-                .collect()
-        };
-    }
-    Ok(match datatype {
-        "BOOL" => bytes.iter().map(|byte| json!(*byte != 0)).collect(),
-        "UINT8" => bytes.iter().map(|byte| json!(byte)).collect(),
-        "UINT16" => fixed!(u16, |number| json!(number)),
-        "UINT32" => fixed!(u32, |number| json!(number)),
-        "UINT64" => fixed!(u64, |number| json!(number)),
-        "INT8" => fixed!(i8, |number| json!(number)),
-        "INT16" => fixed!(i16, |number| json!(number)),
-        "INT32" => fixed!(i32, |number| json!(number)),
-        "INT64" => fixed!(i64, |number| json!(number)),
-        "FP16" => fixed!(f16, |number: f16| json!(number.to_f32())),
-        "BF16" => fixed!(bf16, |number: bf16| json!(number.to_f32())),
-        "FP32" => fixed!(f32, |number| json!(number)),
-        "FP64" => fixed!(f64, |number| json!(number)),
-        "BYTES" => strings(bytes)?,
-        other => return Err(format!("datatype {other} is not known to this client; update it")),
-    })
 }
 
 fn strings(mut bytes: &[u8]) -> Result<Vec<Value>, String> {
@@ -212,7 +152,7 @@ mod tests {
             (json!([1, 2, 3]), vec![-1, 2], vec![3]),
         ];
         for (value, expected, shape) in cases {
-            assert_eq!(from_json(&value, "FP32", &expected).unwrap().shape, shape, "{value}");
+            assert_eq!(from_json(value.clone(), "FP32", &expected).unwrap().shape, shape, "{value}");
         }
     }
 
@@ -232,23 +172,29 @@ mod tests {
             ("BYTES", json!(["", "grüße"])),
         ];
         for (datatype, value) in cases {
-            let tensor = from_json(&value, datatype, &[-1]).unwrap();
+            let tensor = from_json(value.clone(), datatype, &[-1]).unwrap();
             assert_eq!(to_json(&tensor.bytes, datatype, &tensor.shape).unwrap(), value, "{datatype}");
         }
         for datatype in ["FP16", "BF16", "FP32"] {
-            let tensor = from_json(&json!([0.5, -2.0]), datatype, &[-1]).unwrap();
+            let tensor = from_json(json!([0.5, -2.0]), datatype, &[-1]).unwrap();
             assert_eq!(to_json(&tensor.bytes, datatype, &[2]).unwrap(), json!([0.5, -2.0]), "{datatype}");
         }
     }
 
     #[test]
+    fn floats_are_shown_with_the_digits_that_they_have() {
+        let tensor = from_json(json!([0.1]), "FP32", &[-1]).unwrap();
+        assert_eq!(to_json(&tensor.bytes, "FP32", &[1]).unwrap().to_string(), "[0.1]");
+    }
+
+    #[test]
     fn mistakes_are_named() {
-        let refused = |value: Value, datatype: &str| from_json(&value, datatype, &[-1]).unwrap_err();
-        assert_eq!(refused(json!([256]), "UINT8"), "256 is not a UINT8");
-        assert_eq!(refused(json!([1.5]), "INT64"), "1.5 is not a INT64");
-        assert_eq!(refused(json!(["a"]), "FP32"), "\"a\" is not a FP32");
-        assert_eq!(refused(json!([[1, 2], [3]]), "FP32"), "a row has 1 elements where another has 2");
-        assert_eq!(refused(json!([[1], 2]), "FP32"), "2 stands where a list of 1 was expected");
+        let refused = |value: Value, datatype: &str| from_json(value, datatype, &[-1]).unwrap_err();
+        assert_eq!(refused(json!([256]), "UINT8"), "256 is out of the range of UINT8");
+        assert_eq!(refused(json!([1.5]), "INT64"), "1.5 is no whole number, INT64 needs one");
+        assert_eq!(refused(json!(["a"]), "FP32"), "datatype is FP32, data has strings");
+        assert_eq!(refused(json!([[1, 2], [3]]), "FP32"), "data is nested unevenly");
+        assert_eq!(refused(json!([[1], 2]), "FP32"), "data is nested unevenly");
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn build_request(
         let spec = metadata.inputs.iter().find(|input| input.name == name);
         let spec =
             spec.ok_or_else(|| format!("the model has no input '{name}'; it has {}", names.join(", ")))?;
-        let tensor = input_tensors::from_json(&value, &spec.datatype, &spec.shape)
+        let tensor = input_tensors::from_json(value, &spec.datatype, &spec.shape)
             .map_err(|reason| format!("input '{name}': {reason}"))?;
         inputs.push(InferInputTensor {
             name,

@@ -13,7 +13,7 @@ use starling_proto::inference::model_metadata_response::TensorMetadata;
 use starling_proto::inference::{InferParameter, ModelInferRequest};
 
 use super::error::RestError;
-use super::tensor_json::TensorJson;
+use crate::tensor_json::TensorJson;
 
 const BINARY_DATA_SIZE: &str = "binary_data_size";
 const BINARY_DATA: &str = "binary_data";

@@ -8,7 +8,7 @@ use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_proto::inference::{InferParameter, ModelInferResponse};
 
 use super::decode::OutputForm;
-use super::tensor_json::write_json;
+use crate::tensor_json::write_json;
 
 /// A body.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! The Open Inference Protocol over REST, with Triton's binary tensor data. The
-//! codec ([`decode`], [`encode`], [`tensor_json`]) is pure; handlers are thin.
+//! codec ([`decode`], [`encode`], [`crate::tensor_json`]) is pure; handlers are thin.
 
 mod decode;
 mod encode;
@@ -7,7 +7,6 @@ mod error;
 mod infer;
 mod models;
 mod repository;
-mod tensor_json;
 
 use std::sync::Arc;
 

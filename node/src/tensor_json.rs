@@ -1,5 +1,5 @@
 //! Tensor data as JSON, nested or flat, and as the protocol's raw bytes: both
-//! ways, one element type at a time.
+//! ways, one element type at a time. REST and the command line read and write it.
 //!
 //! JSON is gathered into columns of one kind, so that a long list of numbers
 //! costs eight bytes an element and no more, whatever order the keys come in.
@@ -23,7 +23,7 @@ enum Elements {
 
 /// The `data` of a tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct TensorJson {
+pub(crate) struct TensorJson {
     elements: Elements,
     count: usize,
     /// Length at each depth; one entry where the data is flat.
@@ -31,8 +31,18 @@ pub(super) struct TensorJson {
 }
 
 impl TensorJson {
+    /// Lengths of the lists, outermost first.
+    pub(crate) fn nesting(&self) -> Vec<i64> {
+        self.nesting.iter().map(|length| *length as i64).collect()
+    }
+
+    /// How many elements there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// As raw bytes of the type; the error names what does not fit.
-    pub(super) fn into_raw(self, datatype: &str, shape: &[i64]) -> Result<Vec<u8>, String> {
+    pub(crate) fn into_raw(self, datatype: &str, shape: &[i64]) -> Result<Vec<u8>, String> {
         self.check_shape(shape)?;
         match datatype {
             "BOOL" => self.bools(),
@@ -68,7 +78,7 @@ impl TensorJson {
         if self.count != wanted {
             return Err(format!("shape {shape:?} has {wanted} elements, data has {}", self.count));
         }
-        let nested_as: Vec<i64> = self.nesting.iter().map(|length| *length as i64).collect();
+        let nested_as = self.nesting();
         if nested_as.len() > 1 && nested_as != shape && wanted > 0 {
             return Err(format!("data is nested as {nested_as:?}, shape says {shape:?}"));
         }
@@ -306,7 +316,7 @@ impl<'de> Deserialize<'de> for TensorJson {
 
 /// Raw bytes as a flat JSON list, appended to `json`. NaN and infinities, which
 /// JSON lacks, become null.
-pub(super) fn write_json(datatype: &str, raw: &[u8], json: &mut String) -> Result<(), String> {
+pub(crate) fn write_json(datatype: &str, raw: &[u8], json: &mut String) -> Result<(), String> {
     match datatype {
         "BOOL" => write_list(raw, json, |[byte]: [u8; 1], json| {
             json.push_str(if byte == 0 { "false" } else { "true" })
