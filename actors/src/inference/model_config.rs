@@ -22,26 +22,6 @@ const BACKEND: &str = "onnxruntime";
 /// is not zero.
 const MAX_BATCH_UNKNOWN: u32 = 1;
 
-/// The element type as the protocol spells it.
-pub fn datatype_name(data_type: DataType) -> &'static str {
-    match data_type {
-        DataType::Bool => "BOOL",
-        DataType::Uint8 => "UINT8",
-        DataType::Uint16 => "UINT16",
-        DataType::Uint32 => "UINT32",
-        DataType::Uint64 => "UINT64",
-        DataType::Int8 => "INT8",
-        DataType::Int16 => "INT16",
-        DataType::Int32 => "INT32",
-        DataType::Int64 => "INT64",
-        DataType::Fp16 => "FP16",
-        DataType::Bf16 => "BF16",
-        DataType::Fp32 => "FP32",
-        DataType::Fp64 => "FP64",
-        DataType::Bytes => "BYTES",
-    }
-}
-
 fn config_datatype(data_type: DataType) -> i32 {
     let wire = match data_type {
         DataType::Bool => WireDataType::TypeBool,
@@ -68,7 +48,7 @@ pub fn metadata(model: &RoutedModel, version: &RoutedVersion) -> ModelMetadataRe
     let ready = model.versions().filter(|version| version.version.phase == Phase::Ready);
     let tensor = |spec: &TensorSpec| TensorMetadata {
         name: spec.name.clone(),
-        datatype: datatype_name(spec.data_type).to_owned(),
+        datatype: spec.data_type.name().to_owned(),
         shape: spec.shape.clone(),
     };
     let signature = &version.version.signature;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
-use crate::inference::tensor::data_type::wire_name;
 use crate::inference::testing::{model_file, runtime};
 
 fn inspect(name: &str) -> Result<Signature, String> {
@@ -13,8 +12,7 @@ fn inspect(name: &str) -> Result<Signature, String> {
 /// `x FP32 [-1, 4] -> y FP32 [-1, 4] batchable`
 fn text(signature: &Signature) -> String {
     let list = |specs: &[TensorSpec]| {
-        let each =
-            |spec: &TensorSpec| format!("{} {} {:?}", spec.name, wire_name(spec.data_type), spec.shape);
+        let each = |spec: &TensorSpec| format!("{} {} {:?}", spec.name, spec.data_type.name(), spec.shape);
         specs.iter().map(each).collect::<Vec<_>>().join(", ")
     };
     let batchable = if signature.batchable { "batchable" } else { "one by one" };

@@ -9,7 +9,7 @@ use starling_raft::state::Signature;
 use starling_raft::state::models::{DataType, TensorSpec};
 
 use super::bytes_elements;
-use super::data_type::{element_bytes, wire_name};
+use super::data_type::element_bytes;
 use crate::inference::InferError;
 
 /// What one input holds. Not copied until its batch is put together.
@@ -93,7 +93,7 @@ pub(crate) fn check(
             return Err(InferError::InvalidArgument(format!(
                 "missing inference input '{}' for model '{model}': {} {:?} was expected",
                 spec.name,
-                wire_name(spec.data_type),
+                spec.data_type.name(),
                 spec.shape
             )));
         };
@@ -176,7 +176,7 @@ impl InputChecker<'_> {
                 input.name
             )));
         }
-        let expected = wire_name(self.spec.data_type);
+        let expected = self.spec.data_type.name();
         if input.datatype != expected {
             return Err(self.refuse(format!(
                 "inference input '{}' data-type is '{}', but model '{}' expects '{expected}'",
@@ -251,7 +251,7 @@ impl InputChecker<'_> {
 
     fn check_typed(&self, contents: &InferTensorContents, elements: usize) -> Result<(), InferError> {
         let data_type = self.spec.data_type;
-        let wire_type = wire_name(data_type);
+        let wire_type = data_type.name();
         let Some(field) = typed_field(data_type) else {
             return Err(self.refuse(format!(
                 "input '{}' for model '{}' is {wire_type}, which has no typed contents: send it in raw_input_contents",

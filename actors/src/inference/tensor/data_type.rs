@@ -1,27 +1,7 @@
-//! Element types in three languages: the protocol's, the state's, the runtime's.
+//! Element types as raw contents and the runtime have them.
 
 use ort::value::TensorElementType;
 use starling_raft::state::models::DataType;
-
-/// As the protocol writes it: `FP32`, `INT64`, `BYTES`, …
-pub fn wire_name(data_type: DataType) -> &'static str {
-    match data_type {
-        DataType::Bool => "BOOL",
-        DataType::Uint8 => "UINT8",
-        DataType::Uint16 => "UINT16",
-        DataType::Uint32 => "UINT32",
-        DataType::Uint64 => "UINT64",
-        DataType::Int8 => "INT8",
-        DataType::Int16 => "INT16",
-        DataType::Int32 => "INT32",
-        DataType::Int64 => "INT64",
-        DataType::Fp16 => "FP16",
-        DataType::Bf16 => "BF16",
-        DataType::Fp32 => "FP32",
-        DataType::Fp64 => "FP64",
-        DataType::Bytes => "BYTES",
-    }
-}
 
 /// Bytes of one element in raw contents; `None` for BYTES, whose elements carry
 /// their own length.

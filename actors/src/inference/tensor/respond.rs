@@ -12,7 +12,6 @@ use starling_raft::state::models::DataType;
 use super::bytes_elements;
 use super::check::{CheckedRequest, typed_field};
 use super::columns_out::OutputColumn;
-use super::data_type::wire_name;
 
 /// Answers one request with its rows of every output it wants. Raw if the
 /// request was raw, or if an output has no typed field (the two kinds may not be
@@ -43,7 +42,7 @@ pub(crate) fn respond(
         };
         let mut output = InferOutputTensor {
             name: signature.outputs[wanted(index)].name.clone(),
-            datatype: wire_name(column.data_type).to_owned(),
+            datatype: column.data_type.name().to_owned(),
             shape,
             ..InferOutputTensor::default()
         };

@@ -11,7 +11,7 @@ use starling_proto::admin::{
 };
 use starling_raft::consensus::{AppliedState, RaftStatus};
 use starling_raft::gossip::LivePeers;
-use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
+use starling_raft::state::models::{TensorSpec, VersionSettings};
 use starling_raft::state::{Member, Model, Phase, Rejection, Route, State, Version};
 use tonic::Status;
 
@@ -187,28 +187,5 @@ fn settings_wire(settings: &VersionSettings) -> VersionSettingsWire {
 }
 
 fn tensor_wire(spec: &TensorSpec) -> Tensor {
-    Tensor {
-        name: spec.name.clone(),
-        datatype: data_type_name(spec.data_type).into(),
-        shape: spec.shape.clone(),
-    }
-}
-
-fn data_type_name(data_type: DataType) -> &'static str {
-    match data_type {
-        DataType::Bool => "BOOL",
-        DataType::Uint8 => "UINT8",
-        DataType::Uint16 => "UINT16",
-        DataType::Uint32 => "UINT32",
-        DataType::Uint64 => "UINT64",
-        DataType::Int8 => "INT8",
-        DataType::Int16 => "INT16",
-        DataType::Int32 => "INT32",
-        DataType::Int64 => "INT64",
-        DataType::Fp16 => "FP16",
-        DataType::Bf16 => "BF16",
-        DataType::Fp32 => "FP32",
-        DataType::Fp64 => "FP64",
-        DataType::Bytes => "BYTES",
-    }
+    Tensor { name: spec.name.clone(), datatype: spec.data_type.name().into(), shape: spec.shape.clone() }
 }
