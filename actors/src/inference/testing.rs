@@ -89,11 +89,14 @@ pub(crate) fn int64_values(raw: &[u8]) -> Vec<i64> {
     raw.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
 }
 
-/// Polls until the condition holds; fails after 20 seconds.
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls until the condition holds; fails after [`PATIENCE`].
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let give_up_at = Instant::now() + Duration::from_secs(20);
+    let give_up_at = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < give_up_at, "not within 20 s: {what}");
+        assert!(Instant::now() < give_up_at, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

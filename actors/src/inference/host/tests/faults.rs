@@ -3,7 +3,7 @@
 use futures::future::join_all;
 
 use super::*;
-use crate::inference::testing::{fp32_bytes, host, key, load, model_file, runtime};
+use crate::inference::testing::{PATIENCE, fp32_bytes, host, key, load, model_file, runtime};
 use crate::inference::worker::PANICKING_ID;
 
 const A_FIFTH_OF_A_SECOND: i64 = 50_000;
@@ -105,13 +105,16 @@ async fn a_version_whose_instances_cannot_come_back_says_so_and_can_be_loaded_ag
     std::fs::remove_file(&file).unwrap();
     assert!(version.kill_instance().await);
     let request = || raw_request("x", "FP32", &[1, 64], vec![0; 256]);
-    let error = loop {
-        // It is answered by the old instance until that one is gone.
-        match version.infer(request(), None).await {
-            Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            Err(error) => break error,
+    let given_up = async {
+        loop {
+            // It is answered by the old instance until that one is gone.
+            match version.infer(request(), None).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(error) => return error,
+            }
         }
     };
+    let error = tokio::time::timeout(PATIENCE, given_up).await.unwrap();
     assert!(matches!(error, InferError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().starts_with("version 1 of model 'matmul' cannot be kept running: "), "{error}");
     assert!(version.failure().is_some());
