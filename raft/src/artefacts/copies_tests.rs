@@ -15,6 +15,7 @@ use starling_proto::peer::{
     FetchRequest, FetchResponse, HoldsRequest, HoldsResponse, ReplicateRequest, ReplicateResponse,
 };
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -36,6 +37,8 @@ const SIZE_BYTES: usize = 4 * 1024 * 1024 + 12_345;
 struct Spied {
     inner: ArtefactService,
     fetched_bytes: Arc<AtomicU64>,
+    /// Told at each question what is held here.
+    asked: Arc<Notify>,
     /// Each answer to Fetch breaks off after this many chunks.
     breaks_after_chunks: Option<usize>,
 }
@@ -45,7 +48,9 @@ impl Artefacts for Spied {
     type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchResponse, Status>> + Send>>;
 
     async fn holds(&self, request: Request<HoldsRequest>) -> Result<Response<HoldsResponse>, Status> {
-        self.inner.holds(request).await
+        let answer = self.inner.holds(request).await;
+        self.asked.notify_one();
+        answer
     }
 
     async fn replicate(
@@ -77,6 +82,7 @@ struct Node {
     node_id: NodeId,
     address: String,
     fetched_bytes: Arc<AtomicU64>,
+    asked: Arc<Notify>,
     server: JoinHandle<()>,
     dir: tempfile::TempDir,
 }
@@ -87,16 +93,18 @@ async fn start(node_id: u64, breaks_after_chunks: Option<usize>) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let fetched_bytes = Arc::new(AtomicU64::new(0));
+    let asked = Arc::new(Notify::new());
     let service = Spied {
         inner: ArtefactService::new(store.clone()),
         fetched_bytes: fetched_bytes.clone(),
+        asked: asked.clone(),
         breaks_after_chunks,
     };
     let router = Server::builder().add_service(ArtefactsServer::new(service));
     let server = tokio::spawn(async move {
         router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
     });
-    Node { store, node_id: NodeId::new(node_id), address, fetched_bytes, server, dir }
+    Node { store, node_id: NodeId::new(node_id), address, fetched_bytes, asked, server, dir }
 }
 
 struct Mates {
@@ -250,7 +258,8 @@ async fn a_peer_that_comes_later_is_waited_for() {
     let (first, second) = (start(1000, None).await, start(1001, None).await);
     connect(&[&first, &second]);
     let (fetched, ()) = tokio::join!(second.ensure(), async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // It was asked and had nothing.
+        tokio::time::timeout(PATIENCE, first.asked.notified()).await.unwrap();
         first.push().await;
     });
     assert_eq!(std::fs::read(fetched.unwrap()).unwrap(), content());
