@@ -55,7 +55,7 @@ async fn answers_more(load: &Load, count: u64) -> Result<()> {
 
 /// Asks the others every few milliseconds until one of them says that a node
 /// other than `gone` leads; the time since `gone_at`.
-async fn time_without_leader(
+pub async fn time_without_leader(
     cluster: &Cluster,
     others: &[usize],
     gone: u64,

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use starling_chaos::cluster::{Cluster, ClusterConfig};
-use starling_chaos::scenarios::{FAILOVER_LIMIT, SETTLE_LIMIT};
+use starling_chaos::scenarios::{FAILOVER_LIMIT, SETTLE_LIMIT, time_without_leader};
 use tokio::process::Command;
 
 use crate::{my_turn, site};
@@ -15,7 +15,6 @@ use crate::{my_turn, site};
 const MODELS: [&str; 2] = ["digits", "numbers"];
 /// Long enough for two failovers and two returns on a slow machine.
 const SECONDS: u64 = 20;
-const PAUSED: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn routes_are_linearizable_while_leaders_are_killed_and_paused() -> Result<()> {
@@ -45,8 +44,10 @@ async fn routes_are_linearizable_while_leaders_are_killed_and_paused() -> Result
     cluster.leader(FAILOVER_LIMIT).await?;
     cluster.restart(leader).await?;
     let leader = cluster.leader(FAILOVER_LIMIT).await?;
+    let paused = cluster.node(leader).node_id().context("a leader without an id")?;
+    let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
     cluster.node(leader).pause()?;
-    tokio::time::sleep(PAUSED).await;
+    time_without_leader(&cluster, &others, paused, Instant::now()).await?;
     cluster.node(leader).resume()?;
 
     let ended = tokio::time::timeout(Duration::from_secs(4 * SECONDS), recorder.wait_with_output())
