@@ -6,8 +6,8 @@ use imbl::OrdMap;
 use serde::Serialize;
 
 use super::{
-    ArtefactDigest, EntryContext, Epoch, Event, ModelName, Ordinal, PartsPerMillion, Rejection, RouteEvent,
-    State, VersionLabel, VersionRef,
+    ArtefactDigest, EntryContext, Event, ModelName, Ordinal, PartsPerMillion, Rejection, RouteEvent, State,
+    VersionLabel, VersionRef,
 };
 
 /// Models in one cluster.
@@ -566,9 +566,4 @@ pub(super) fn evolve(state: &mut State, context: &EntryContext, event: &ModelEve
             state.models.update(model, |model| model.replicas = *replicas);
         }
     }
-}
-
-/// The epoch at which a model's route was last set, if it has one.
-pub fn route_epoch(state: &State, model: &str) -> Option<Epoch> {
-    state.routes.get(model).map(|route| route.epoch)
 }
