@@ -89,6 +89,7 @@ async fn push(server: &str, args: PushArgs) -> Result<(), CliError> {
             max_batch: args.max_batch,
             max_queue_delay_us: args.max_queue_delay_us,
             disabled: args.no_batching,
+            ..BatchingSettings::default()
         }),
         instances: args.instances,
         ..VersionSettings::default()

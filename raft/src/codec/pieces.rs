@@ -169,6 +169,7 @@ impl From<&VersionSettings> for SettingsV1 {
             max_queue,
             max_run_time_millis,
             threads,
+            ..
         } = *live;
         Self {
             max_batch,
@@ -201,6 +202,7 @@ impl From<SettingsV1> for VersionSettings {
             max_queue,
             max_run_time_millis,
             threads,
+            ..Self::default()
         }
     }
 }

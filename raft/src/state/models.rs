@@ -109,6 +109,59 @@ pub struct VersionSettings {
     pub max_run_time_millis: u64,
     /// Intra-op threads per session; 0: one.
     pub threads: u32,
+    /// Whether intra-op threads spin while they wait; costs cores, saves microseconds.
+    pub spinning: bool,
+    /// Where its sessions run in a request's path.
+    pub mode: InstanceMode,
+    /// What its sessions run on.
+    pub device: DeviceKind,
+    /// What becomes of a request of more rows than a run may have.
+    pub oversize: Oversize,
+    /// Priority classes, 1 the most urgent; 0: one class.
+    pub priority_levels: u32,
+    /// The class of a request that names none; 0: the least urgent.
+    pub default_priority_level: u32,
+    /// How long a request that names no `timeout` may wait; 0: as long as its deadline allows.
+    pub queue_timeout_micros: u64,
+    /// Responses carry no `starling_` parameters.
+    pub quiet: bool,
+}
+
+/// Where the sessions of a version run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceMode {
+    /// Measured when it is loaded: local if it is small and fast, else dedicated.
+    #[default]
+    Auto,
+    /// A session on every core of the data plane, run by the core that received the request.
+    Local,
+    /// A thread of its own for each instance.
+    Dedicated,
+}
+
+/// What the sessions of a version run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// Every device of the node.
+    #[default]
+    Any,
+    /// The processors.
+    Cpu,
+    /// The graphics processors; a node without one cannot load it.
+    Gpu,
+}
+
+/// What becomes of a request of more rows than `max_batch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Oversize {
+    /// It runs in parts, and its answer is put together.
+    #[default]
+    Split,
+    /// It is refused.
+    Refuse,
 }
 
 /// How far a version has come.

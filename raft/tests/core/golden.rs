@@ -84,6 +84,7 @@ fn full_settings() -> VersionSettings {
         max_queue: 64,
         max_run_time_millis: 30_000,
         threads: 4,
+        ..VersionSettings::default()
     }
 }
 

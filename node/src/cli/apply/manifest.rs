@@ -211,11 +211,13 @@ fn settings(spec: &VersionSpec) -> Result<VersionSettings, String> {
             max_batch: spec.batching.max_batch,
             max_queue_delay_us,
             disabled: spec.batching.disabled,
+            ..BatchingSettings::default()
         }),
         instances: spec.instances,
         max_queue: spec.max_queue,
         max_run_time_ms,
         threads: spec.threads,
+        ..VersionSettings::default()
     })
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use starling_proto::admin::{
-    BatchingSettings, ListModelsResponse, ListNodesResponse, ListRequest, ListRoutesResponse,
-    ListVersionsResponse, Model as ModelWire, Node as NodeWire, Route as RouteWire, Tensor,
-    Version as VersionWire, VersionSettings as VersionSettingsWire, WeightedVersion,
+    BatchingSettings, DeviceKind as DeviceKindWire, InstanceMode as InstanceModeWire, ListModelsResponse,
+    ListNodesResponse, ListRequest, ListRoutesResponse, ListVersionsResponse, Model as ModelWire,
+    Node as NodeWire, Route as RouteWire, Tensor, Version as VersionWire,
+    VersionSettings as VersionSettingsWire, WeightedVersion,
 };
 use starling_raft::consensus::{AppliedState, RaftStatus};
 use starling_raft::gossip::LivePeers;
-use starling_raft::state::models::{TensorSpec, VersionSettings};
+use starling_raft::state::models::{DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings};
 use starling_raft::state::{Member, Model, Phase, Rejection, Route, State, Version};
 use tonic::Status;
 
@@ -178,11 +179,29 @@ fn settings_wire(settings: &VersionSettings) -> VersionSettingsWire {
             max_batch: settings.max_batch,
             max_queue_delay_us: settings.max_queue_delay_micros,
             disabled: settings.batching_disabled,
+            refuse_oversize: settings.oversize == Oversize::Refuse,
         }),
         instances: settings.instances,
         max_queue: settings.max_queue,
         max_run_time_ms: settings.max_run_time_millis,
         threads: settings.threads,
+        spinning: settings.spinning,
+        mode: match settings.mode {
+            InstanceMode::Auto => InstanceModeWire::Auto,
+            InstanceMode::Local => InstanceModeWire::Local,
+            InstanceMode::Dedicated => InstanceModeWire::Dedicated,
+        }
+        .into(),
+        device: match settings.device {
+            DeviceKind::Any => DeviceKindWire::Any,
+            DeviceKind::Cpu => DeviceKindWire::Cpu,
+            DeviceKind::Gpu => DeviceKindWire::Gpu,
+        }
+        .into(),
+        priority_levels: settings.priority_levels,
+        default_priority_level: settings.default_priority_level,
+        queue_timeout_us: settings.queue_timeout_micros,
+        quiet: settings.quiet,
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use starling_proto::admin::push_version_request::{Header, Part};
 use starling_proto::admin::{
-    PushVersionRequest, PushVersionResponse, VersionSettings as VersionSettingsWire,
+    DeviceKind as DeviceKindWire, InstanceMode as InstanceModeWire, PushVersionRequest, PushVersionResponse,
+    VersionSettings as VersionSettingsWire,
 };
 use starling_raft::artefacts::{ArtefactError, Upload};
-use starling_raft::state::models::VersionSettings;
+use starling_raft::state::models::{DeviceKind, InstanceMode, Oversize, VersionSettings};
 use starling_raft::state::{
     ArtefactDigest, Command, ModelCommand, ModelName, Ordinal, RequestId, Signature, VersionLabel, VersionRef,
 };
@@ -81,6 +82,22 @@ fn settings(wire: VersionSettingsWire) -> VersionSettings {
         max_queue: wire.max_queue,
         max_run_time_millis: wire.max_run_time_ms,
         threads: wire.threads,
+        spinning: wire.spinning,
+        mode: match wire.mode() {
+            InstanceModeWire::Auto => InstanceMode::Auto,
+            InstanceModeWire::Local => InstanceMode::Local,
+            InstanceModeWire::Dedicated => InstanceMode::Dedicated,
+        },
+        device: match wire.device() {
+            DeviceKindWire::Any => DeviceKind::Any,
+            DeviceKindWire::Cpu => DeviceKind::Cpu,
+            DeviceKindWire::Gpu => DeviceKind::Gpu,
+        },
+        oversize: if batching.refuse_oversize { Oversize::Refuse } else { Oversize::Split },
+        priority_levels: wire.priority_levels,
+        default_priority_level: wire.default_priority_level,
+        queue_timeout_micros: wire.queue_timeout_us,
+        quiet: wire.quiet,
     }
 }
 
@@ -206,13 +223,25 @@ mod tests {
 
     #[test]
     fn settings_keep_their_numbers() {
-        let batching = BatchingSettings { max_batch: 32, max_queue_delay_us: 500, disabled: false };
+        let batching = BatchingSettings {
+            max_batch: 32,
+            max_queue_delay_us: 500,
+            disabled: false,
+            refuse_oversize: true,
+        };
         let wire = VersionSettingsWire {
             batching: Some(batching),
             instances: 2,
             max_queue: 7,
             max_run_time_ms: 1_000,
             threads: 3,
+            spinning: true,
+            mode: InstanceModeWire::Local.into(),
+            device: DeviceKindWire::Gpu.into(),
+            priority_levels: 3,
+            default_priority_level: 2,
+            queue_timeout_us: 250_000,
+            quiet: true,
         };
         let expected = VersionSettings {
             max_batch: 32,
@@ -222,6 +251,14 @@ mod tests {
             max_queue: 7,
             max_run_time_millis: 1_000,
             threads: 3,
+            spinning: true,
+            mode: InstanceMode::Local,
+            device: DeviceKind::Gpu,
+            oversize: Oversize::Refuse,
+            priority_levels: 3,
+            default_priority_level: 2,
+            queue_timeout_micros: 250_000,
+            quiet: true,
         };
         assert_eq!(settings(wire), expected);
     }
