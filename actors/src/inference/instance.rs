@@ -10,6 +10,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::InferError;
+use super::devices::Device;
 use super::queue::Job;
 use super::run_slot::RunSlot;
 use super::runtime::panic_text;
@@ -41,11 +42,13 @@ pub(crate) struct InstanceLife {
     ending: Mutex<Option<Ending>>,
     /// Its session is open: it has taken up work.
     pub at_work: AtomicBool,
+    /// Where its session runs.
+    pub device: Device,
 }
 
 impl InstanceLife {
-    pub(crate) fn new() -> Self {
-        Self { ending: Mutex::new(None), at_work: AtomicBool::new(false) }
+    pub(crate) fn new(device: Device) -> Self {
+        Self { ending: Mutex::new(None), at_work: AtomicBool::new(false), device }
     }
 
     /// Without a word from the instance itself it was killed.
@@ -202,7 +205,7 @@ fn live(
 ) -> Ending {
     let session = match session {
         Some(session) => session,
-        None => match open(version) {
+        None => match open(version, life.device) {
             Ok(session) => session,
             Err(reason) => return Ending::Died(reason),
         },
@@ -215,9 +218,10 @@ fn live(
     }
 }
 
-fn open(version: &ServedVersion) -> Result<ModelSession, String> {
+fn open(version: &ServedVersion, device: Device) -> Result<ModelSession, String> {
     let plan = &version.plan;
-    catch_unwind(AssertUnwindSafe(|| ModelSession::open(&plan.runtime, &plan.file, plan.threads())))
+    let options = plan.session_options(device);
+    catch_unwind(AssertUnwindSafe(|| ModelSession::open(&plan.runtime, &plan.file, &options)))
         .unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
 }
 

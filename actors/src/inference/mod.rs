@@ -14,6 +14,7 @@ mod cluster_tests;
 pub mod cluster_traffic;
 pub mod decision_ids;
 pub mod decision_parameters;
+pub mod devices;
 pub mod error;
 pub mod forward;
 pub mod forward_status;
@@ -52,6 +53,7 @@ mod run_slot;
 mod run_statistics;
 mod served_version;
 mod session;
+mod session_options;
 mod signature;
 mod supervisor;
 #[cfg(test)]
@@ -65,5 +67,5 @@ mod zip_map;
 
 pub use error::InferError;
 pub use host::{Answer, LoadedVersion, VersionHost, VersionKey};
-pub use runtime::OnnxRuntime;
+pub use runtime::{Equipment, OnnxRuntime};
 pub use serve::{Inference, InferenceConfig, RequestContext};

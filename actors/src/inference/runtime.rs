@@ -12,14 +12,37 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use starling_raft::state::Signature;
 
+use super::devices::Device;
 use super::library_search::{self, Candidates};
-use super::signature;
+use super::{session_options, signature};
 
-/// The loaded library. Cheap to clone.
+/// The loaded library, and what its sessions may use. Cheap to clone.
 #[derive(Clone)]
 pub struct OnnxRuntime {
     loaded: Arc<Loaded>,
+    equipment: Arc<Equipment>,
 }
+
+/// What a node's sessions may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Equipment {
+    /// In order of preference; at least one.
+    pub devices: Vec<Device>,
+    /// Libraries of custom operators, registered with every session.
+    pub custom_op_libraries: Vec<PathBuf>,
+}
+
+impl Default for Equipment {
+    fn default() -> Self {
+        Self { devices: vec![Device::Cpu], custom_op_libraries: Vec::new() }
+    }
+}
+
+/// A device or a library that the configuration names cannot be used; says which
+/// and why, in the words of whoever could not load it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CannotEquip(String);
 
 struct Loaded {
     environment: Environment,
@@ -58,6 +81,26 @@ impl OnnxRuntime {
     #[cfg(test)]
     pub(super) fn load_from_folder(folder: &Path) -> Result<Self, RuntimeNotFound> {
         load_once(|| library_search::in_folder(folder))
+    }
+
+    /// The same library with this equipment, every piece of which is tried here.
+    /// Blocking.
+    pub fn equip(&self, equipment: Equipment) -> Result<Self, CannotEquip> {
+        let equipped = Self { loaded: Arc::clone(&self.loaded), equipment: Arc::new(equipment) };
+        session_options::check_custom_operators(&equipped).map_err(CannotEquip)?;
+        for device in equipped.devices() {
+            session_options::check_device(&equipped, *device).map_err(CannotEquip)?;
+        }
+        Ok(equipped)
+    }
+
+    /// What sessions run on, in order of preference.
+    pub fn devices(&self) -> &[Device] {
+        &self.equipment.devices
+    }
+
+    pub(super) fn custom_op_libraries(&self) -> &[PathBuf] {
+        &self.equipment.custom_op_libraries
     }
 
     /// The library's version and where it was found.
@@ -117,7 +160,8 @@ fn load(path: &Path) -> Result<OnnxRuntime, String> {
     environment.set_log_level(LogLevel::Warning);
     let version = version_of(path);
     tracing::info!(path = %path.display(), version, "loaded ONNX Runtime");
-    Ok(OnnxRuntime { loaded: Arc::new(Loaded { environment, path: path.to_owned(), version }) })
+    let loaded = Arc::new(Loaded { environment, path: path.to_owned(), version });
+    Ok(OnnxRuntime { loaded, equipment: Arc::default() })
 }
 
 /// The names of the library's symbols carry its version, as in `VERS_1.32.0`;

@@ -11,10 +11,12 @@ use starling_proto::inference::ModelInferRequest;
 use starling_raft::state::Signature;
 use starling_raft::state::models::VersionSettings;
 
+use super::devices::{self, Device};
 use super::host::{Answer, VersionKey};
 use super::metrics::VersionMetrics;
 use super::queue::{BatchLimits, RequestQueue};
 use super::run_statistics::RunStatistics;
+use super::session_options::SessionOptions;
 use super::tensor::check;
 use super::{InferError, OnnxRuntime};
 
@@ -55,12 +57,23 @@ impl VersionPlan {
         self.signature.batchable && !self.settings.batching_disabled
     }
 
+    /// Sessions on each device.
     pub(crate) fn instances(&self) -> usize {
         self.settings.instances.max(1) as usize
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        self.settings.threads.max(1) as usize
+    /// How its sessions on a device are opened.
+    pub(crate) fn session_options(&self, device: Device) -> SessionOptions {
+        SessionOptions {
+            threads: self.settings.threads.max(1) as usize,
+            spinning: self.settings.spinning,
+            device,
+        }
+    }
+
+    /// Where its sessions run: each device has its own.
+    pub(crate) fn devices(&self) -> Result<Vec<Device>, String> {
+        devices::choose(self.runtime.devices(), self.settings.device).map_err(|error| error.to_string())
     }
 
     pub(crate) fn max_run_time(&self) -> Duration {

@@ -12,6 +12,7 @@ use starling_raft::state::Signature;
 use starling_raft::state::models::TensorSpec;
 
 use super::OnnxRuntime;
+use super::session_options::SessionOptions;
 use super::signature;
 use super::tensor::check::CheckedRequest;
 use super::tensor::columns_in::InputColumn;
@@ -56,9 +57,10 @@ pub(crate) struct ModelSession {
 impl ModelSession {
     /// Loads a model file. Blocking. Errors are ONNX Runtime's own reasons, with
     /// the path left out.
-    pub(crate) fn open(runtime: &OnnxRuntime, file: &Path, threads: usize) -> Result<Self, String> {
-        let session = commit(runtime, file, threads.max(1))
-            .map_err(|error| error.to_string().replace(&*file.to_string_lossy(), "the file"))?;
+    pub(crate) fn open(runtime: &OnnxRuntime, file: &Path, options: &SessionOptions) -> Result<Self, String> {
+        let session = options
+            .open(runtime, file)
+            .map_err(|reason| reason.replace(&*file.to_string_lossy(), "the file"))?;
         let outputs = output_kinds(session.outputs())?;
         let declared = signature::declared(session.inputs(), session.outputs(), &outputs)?;
         let inputs = declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect();
@@ -113,15 +115,6 @@ pub(crate) fn quiet_run_options() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set_log_level(LogLevel::Fatal)?;
     Ok(options)
-}
-
-fn commit(runtime: &OnnxRuntime, file: &Path, threads: usize) -> ort::Result<Session> {
-    // Spinning threads would take the cores from the servers between requests.
-    Session::builder(runtime.environment())?
-        .with_intra_threads(threads)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
-        .commit_from_file(file)
 }
 
 fn output_kinds(outputs: &[Outlet]) -> Result<Vec<OutputKind>, String> {

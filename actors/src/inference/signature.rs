@@ -7,6 +7,7 @@ use starling_raft::state::Signature;
 use starling_raft::state::models::{DataType, TensorSpec};
 
 use super::session::ModelSession;
+use super::session_options::SessionOptions;
 use super::tensor::data_type::from_runtime;
 use super::trial::{self, Finding};
 use super::zip_map::OutputKind;
@@ -14,7 +15,7 @@ use super::{OnnxRuntime, runtime::NotAModel};
 
 /// Loads the file, reads the declaration, completes it by a trial.
 pub(super) fn read(runtime: &OnnxRuntime, file: &Path) -> Result<Signature, NotAModel> {
-    let mut session = ModelSession::open(runtime, file, 1).map_err(NotAModel)?;
+    let mut session = ModelSession::open(runtime, file, &SessionOptions::INSPECTION).map_err(NotAModel)?;
     let finding = trial::run(&mut session);
     Ok(complete(session.declared().clone(), session.output_kinds(), &finding))
 }

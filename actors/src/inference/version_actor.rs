@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
+use super::devices::Device;
 use super::host::LoadedVersion;
 use super::instance::{Ending, InstanceActor, InstanceArguments, InstanceLife, InstanceMessage};
 use super::metrics::InferenceMetrics;
@@ -37,8 +38,8 @@ pub(crate) struct VersionArguments {
 pub(crate) enum VersionMessage {
     /// Opens the session, warms it, starts the instances.
     Load,
-    /// Starts an instance in place of one that ended.
-    Restart,
+    /// Starts an instance in place of one that ended on this device.
+    Restart(Device),
     /// Takes nothing in any more; answers and ends once everything is answered.
     Drain(Option<RpcReplyPort<()>>),
     /// Kills one instance as a fault would. Answers whether there was one.
@@ -88,7 +89,7 @@ impl Actor for VersionActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             VersionMessage::Load => state.load(&myself).await,
-            VersionMessage::Restart => state.restart(&myself).await,
+            VersionMessage::Restart(device) => state.restart(&myself, device).await,
             VersionMessage::Drain(reply) => {
                 state.drain(&myself, reply);
                 Ok(())
@@ -131,19 +132,23 @@ impl VersionState {
         let Some((plan, metrics)) = planned.take() else { return Ok(()) };
         let key = plan.key.clone();
         // A failure ends the actor; the supervisor passes the reason on.
-        let (plan, session, max_batch) = tokio::task::spawn_blocking(move || open_and_warm(plan)).await??;
-        let instances = plan.instances();
+        let devices = plan.devices()?;
+        let first_device = devices[0];
+        let (plan, session, max_batch) =
+            tokio::task::spawn_blocking(move || open_and_warm(plan, first_device)).await??;
+        let instances = plan.instances() * devices.len();
         let version = Arc::new(ServedVersion::new(plan, max_batch, metrics.of_version(&key)));
         self.phase = Phase::Served(Arc::clone(&version));
         let mut session = Some(session);
-        for _ in 0..instances {
-            self.start_instance(myself, &version, session.take()).await?;
+        for device in devices.iter().cycle().take(instances) {
+            self.start_instance(myself, &version, *device, session.take()).await?;
         }
         tracing::info!(
             model = version.model(),
             version = %key.ordinal,
             max_batch,
             instances,
+            ?devices,
             "loaded a version"
         );
         let loaded = Arc::new(LoadedVersion::new(version, myself.clone()));
@@ -155,9 +160,10 @@ impl VersionState {
         &mut self,
         myself: &ActorRef<VersionMessage>,
         version: &Arc<ServedVersion>,
+        device: Device,
         session: Option<ModelSession>,
     ) -> Result<(), ActorProcessingErr> {
-        let life = Arc::new(InstanceLife::new());
+        let life = Arc::new(InstanceLife::new(device));
         let arguments = InstanceArguments { version: Arc::clone(version), life: Arc::clone(&life), session };
         let (actor, _) = Actor::spawn_linked(None, InstanceActor, arguments, myself.get_cell()).await?;
         self.instances.insert(actor.get_id(), (actor, life));
@@ -202,10 +208,15 @@ impl VersionState {
             ?delay,
             "an instance ended; it is replaced"
         );
-        myself.send_after(delay, || VersionMessage::Restart);
+        let device = life.device;
+        myself.send_after(delay, move || VersionMessage::Restart(device));
     }
 
-    async fn restart(&mut self, myself: &ActorRef<VersionMessage>) -> Result<(), ActorProcessingErr> {
+    async fn restart(
+        &mut self,
+        myself: &ActorRef<VersionMessage>,
+        device: Device,
+    ) -> Result<(), ActorProcessingErr> {
         let Phase::Served(version) = &self.phase else { return Ok(()) };
         let version = Arc::clone(version);
         if version.failure().is_some() {
@@ -213,11 +224,11 @@ impl VersionState {
         }
         let abandoned = version.live_threads.load(Relaxed).saturating_sub(self.instances.len());
         if abandoned > ABANDONED_THREADS_MAX {
-            myself.send_after(RESTART_DELAY_MAX, || VersionMessage::Restart);
+            myself.send_after(RESTART_DELAY_MAX, move || VersionMessage::Restart(device));
             return Ok(());
         }
         version.metrics.instance_restarts.inc();
-        self.start_instance(myself, &version, None).await
+        self.start_instance(myself, &version, device, None).await
     }
 
     fn drain(&mut self, myself: &ActorRef<VersionMessage>, reply: Option<RpcReplyPort<()>>) {
@@ -248,10 +259,10 @@ impl VersionState {
     }
 }
 
-fn open_and_warm(plan: VersionPlan) -> Result<(VersionPlan, ModelSession, usize), String> {
+fn open_and_warm(plan: VersionPlan, device: Device) -> Result<(VersionPlan, ModelSession, usize), String> {
     plan.check_settings()?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut session = ModelSession::open(&plan.runtime, &plan.file, plan.threads())?;
+        let mut session = ModelSession::open(&plan.runtime, &plan.file, &plan.session_options(device))?;
         check_names(&plan, &session)?;
         let measured = warm_up(&mut session, plan.batching(), plan.max_run_time());
         Ok((session, measured))
