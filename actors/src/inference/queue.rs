@@ -82,6 +82,8 @@ enum Open {
 pub(crate) struct Ticket<'a> {
     queue: &'a RequestQueue,
     id: u64,
+    deadline: Option<Instant>,
+    answer: oneshot::Receiver<Result<Answer, InferError>>,
     answered: bool,
 }
 
@@ -106,21 +108,20 @@ impl RequestQueue {
         check: Duration,
         deadline: Option<Instant>,
     ) -> Result<Answer, InferError> {
-        let (reply, mut answer) = oneshot::channel();
-        let mut ticket = self.push(request, check, deadline, reply)?;
-        if let Some(deadline) = deadline {
-            let waited = tokio::time::timeout_at(deadline.into(), &mut answer).await;
-            if waited.is_err() && ticket.give_up() {
-                return Err(self.deadline_exceeded());
-            }
-            if let Ok(answer) = waited {
-                ticket.answered = true;
-                return answer.unwrap_or_else(|_| Err(self.lost()));
-            }
-        }
-        let answer = answer.await;
-        ticket.answered = true;
-        answer.unwrap_or_else(|_| Err(self.lost()))
+        self.enter(request, check, deadline)?.wait().await
+    }
+
+    /// Takes a checked request in; its answer comes to the ticket. Refuses as
+    /// [`RequestQueue::answer`] does.
+    pub(crate) fn enter(
+        &self,
+        request: Arc<CheckedRequest>,
+        check: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Ticket<'_>, InferError> {
+        let (reply, answer) = oneshot::channel();
+        let id = self.push(request, check, deadline, reply)?;
+        Ok(Ticket { queue: self, id, deadline, answer, answered: false })
     }
 
     fn push(
@@ -129,7 +130,7 @@ impl RequestQueue {
         check: Duration,
         deadline: Option<Instant>,
         reply: oneshot::Sender<Result<Answer, InferError>>,
-    ) -> Result<Ticket<'_>, InferError> {
+    ) -> Result<u64, InferError> {
         let queued_at = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= queued_at) {
             return Err(self.deadline_exceeded());
@@ -161,7 +162,7 @@ impl RequestQueue {
         if someone_waits {
             self.arrived.notify_one();
         }
-        Ok(Ticket { queue: self, id, answered: false })
+        Ok(id)
     }
 
     /// Blocks until there is a batch to run. `None`: the caller should end, since
@@ -189,17 +190,55 @@ impl RequestQueue {
                 state.idle -= 1;
                 continue;
             }
-            let now = Instant::now();
-            let mut batch = batcher::take_batch(&mut state.waiting, limits.max_rows);
-            batch.retain(|job| !job.reply.is_closed());
-            let late = |job: &mut Job| job.deadline.is_some_and(|deadline| deadline <= now);
-            for job in batch.extract_if(.., late) {
-                let _ = job.reply.send(Err(self.deadline_exceeded()));
-            }
+            let batch = self.take_live(&mut state, limits);
             if !batch.is_empty() {
                 return Some(batch);
             }
         }
+    }
+
+    /// A batch to run now, if anything waits: for callers that must not block.
+    pub(crate) fn try_take(&self, limits: BatchLimits) -> Option<Vec<Job>> {
+        let mut state = self.lock();
+        while !state.waiting.is_empty() {
+            let batch = self.take_live(&mut state, limits);
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+        }
+        None
+    }
+
+    /// Takes one batch out. Those in it whose time has passed are told so, those
+    /// whose callers are gone are dropped.
+    fn take_live(&self, state: &mut State, limits: BatchLimits) -> Vec<Job> {
+        let now = Instant::now();
+        let mut batch = batcher::take_batch(&mut state.waiting, limits.max_rows);
+        batch.retain(|job| !job.reply.is_closed());
+        let late = |job: &mut Job| job.deadline.is_some_and(|deadline| deadline <= now);
+        for job in batch.extract_if(.., late) {
+            let _ = job.reply.send(Err(self.deadline_exceeded()));
+        }
+        batch
+    }
+
+    /// Takes requests over that another queue had accepted, beyond the bound if
+    /// need be. They stand last here.
+    pub(crate) fn adopt(&self, jobs: Vec<Job>) {
+        let mut state = self.lock();
+        if let Open::Failed(reason) = &state.open {
+            let reason = reason.clone();
+            drop(state);
+            refuse_all(jobs, &reason);
+            return;
+        }
+        for mut job in jobs {
+            job.id = state.next_id;
+            state.next_id += 1;
+            state.waiting.push_back(job);
+        }
+        drop(state);
+        self.arrived.notify_all();
     }
 
     /// Puts requests back to where they were taken from, beyond the bound if need
@@ -305,8 +344,36 @@ fn refuse_all(jobs: Vec<Job>, reason: &str) {
 }
 
 impl Ticket<'_> {
+    /// Waits for the answer, until the deadline if it has not been taken by then.
+    pub(crate) async fn wait(mut self) -> Result<Answer, InferError> {
+        if let Some(deadline) = self.deadline {
+            let waited = tokio::time::timeout_at(deadline.into(), &mut self.answer).await;
+            if waited.is_err() && self.give_up() {
+                return Err(self.queue.deadline_exceeded());
+            }
+            if let Ok(answer) = waited {
+                self.answered = true;
+                return answer.unwrap_or_else(|_| Err(self.queue.lost()));
+            }
+        }
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        answer.unwrap_or_else(|_| Err(self.queue.lost()))
+    }
+
+    /// The answer, if it is there.
+    pub(crate) fn try_answer(&mut self) -> Option<Result<Answer, InferError>> {
+        let answer = match self.answer.try_recv() {
+            Ok(answer) => answer,
+            Err(oneshot::error::TryRecvError::Empty) => return None,
+            Err(oneshot::error::TryRecvError::Closed) => Err(self.queue.lost()),
+        };
+        self.answered = true;
+        Some(answer)
+    }
+
     /// True: the request was still waiting and is out now.
-    fn give_up(&mut self) -> bool {
+    pub(crate) fn give_up(&mut self) -> bool {
         let removed = self.queue.remove(self.id);
         self.answered |= removed;
         removed

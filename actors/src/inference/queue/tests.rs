@@ -27,8 +27,7 @@ type Answered = oneshot::Receiver<Result<Answer, InferError>>;
 /// Puts a request in for good, as if its caller would wait for ever.
 fn push(queue: &RequestQueue, id: &str, deadline: Option<Instant>) -> Result<Answered, InferError> {
     let (reply, answered) = oneshot::channel();
-    let mut ticket = queue.push(request(id), Duration::ZERO, deadline, reply)?;
-    ticket.answered = true;
+    queue.push(request(id), Duration::ZERO, deadline, reply)?;
     Ok(answered)
 }
 
