@@ -8,6 +8,8 @@
 //!   (`VersionRegisteredV1`), which is never changed, only followed by a `V2`;
 //! - every stored type has a number and a schema version of its own, which stand
 //!   before its bytes; numbers are only ever added, never used again;
+//! - of several versions the oldest that says all of it is written, so that
+//!   members which know only that one go on reading it;
 //! - reading leads by pure steps from whichever version to the newest type;
 //! - every (number, version) has a golden file, see `tests/golden/README.md`;
 //! - every decode has a limit, counts what it would allocate against it, and
@@ -213,6 +215,10 @@ fn damaged(what: &'static str, error: &DecodeError) -> CodecError {
 
 fn invalid(what: &'static str) -> impl Fn(crate::state::identifiers::InvalidName) -> CodecError {
     move |error| CodecError::Damaged { what, reason: error.to_string() }
+}
+
+fn stored<T: Encode>(number: u16, version: u16, frozen: &T) -> Stored {
+    Stored { number, version, payload: freeze(frozen) }
 }
 
 fn join(stored: Stored) -> Bytes {

@@ -16,7 +16,9 @@ use crate::consensus::{Core, ProposeError};
 use crate::envelope::CommandEnvelope;
 use crate::network;
 use crate::raft_types::EnvelopeBytes;
-use crate::state::{Accepted, Command, EventClass, NodeId, Outcome, Principal, RequestId, WallTime};
+use crate::state::{
+    Accepted, Command, EventClass, NodeId, Outcome, Principal, Rejection, RequestId, State, WallTime,
+};
 
 /// Proposals of this node under way at once; more wait.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 4_096;
@@ -55,6 +57,7 @@ pub(crate) async fn propose(
     timeout: Duration,
 ) -> Result<Accepted, ProposeError> {
     let deadline = Instant::now() + timeout;
+    wait_for_feature_level(core, &proposal.command, deadline).await?;
     let mut may_have_happened = false;
     let mut reason = "there was no time to try".to_owned();
     let mut delay = RETRY_DELAY_MIN;
@@ -91,12 +94,39 @@ pub(crate) async fn propose(
     Err(ProposeError::Unavailable(reason))
 }
 
+/// A member that cannot read a command would stop at it: such a command is not
+/// written below its feature level.
+fn require_readable(state: &State, command: &Command) -> Result<(), Rejection> {
+    match state.require_feature_level(command) {
+        Err(refused @ Rejection::FeatureNotEnabled { .. }) => Err(refused),
+        // Whatever else is wrong is for the log to decide.
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what the members cannot read. Where all of them can, the level is
+/// about to rise (a cluster begins at level 1), and that is waited for.
+async fn wait_for_feature_level(core: &Core, command: &Command, deadline: Instant) -> Result<(), Rejection> {
+    let mut applied = core.applied.watch();
+    let decided = applied.wait_for(|applied| {
+        let state = &applied.state;
+        let all_can = state.members.iter().all(|member| member.max_feature_level >= command.feature_level());
+        require_readable(state, command).is_ok() || !all_can
+    });
+    // Whether it came to that or not, the state says what holds now.
+    let _ = tokio::time::timeout(time_until(deadline).unwrap_or_default(), decided).await;
+    require_readable(&core.applied.state().state, command)
+}
+
 /// One attempt as the leader: stamps the command and waits until it is applied here.
 pub(crate) async fn propose_here(core: &Core, proposal: &Proposal, limit: Duration) -> Attempt {
     let attempt = async {
         let Ok(_permit) = core.in_flight.acquire().await else {
             return Attempt::NotSent("this node is shutting down".to_owned());
         };
+        if let Err(refused) = require_readable(&core.applied.state().state, &proposal.command) {
+            return Attempt::Answered(Err(refused));
+        }
         let envelope = stamp(core, proposal);
         let written = core.raft.client_write(EnvelopeBytes(envelope.encode())).await;
         match written {

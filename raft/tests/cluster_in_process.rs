@@ -174,9 +174,19 @@ async fn a_feature_level_rises_once_every_member_can_read_it_and_not_before() {
     assert!(refused.to_string().contains("node 1000 can read 1 at most"), "{refused}");
     assert_eq!(first.consensus().applied().state.cluster.feature_level, FeatureLevel::new(1));
 
-    // The old node is updated: the level follows by itself.
+    // What the old node could not read is refused, and does not reach its log.
+    let refused = second.register_local_version().await.unwrap_err();
+    assert!(refused.to_string().contains("needs feature level 2 and the cluster is at 1"), "{refused}");
+
+    // The old node is updated: the level follows by itself, and who asks early waits for it.
     first.flock.shutdown(STOP_TIMEOUT).await;
     let first = Node::start_with(&dir.path().join("0"), &[&second.address], newer).await;
+    eventually("both members to have said that they can read level 2", || {
+        let state = second.consensus().applied().state;
+        state.members.iter().all(|member| member.max_feature_level == FeatureLevel::new(2))
+    })
+    .await;
+    second.register_local_version().await.unwrap();
     for node in [&first, &second] {
         let consensus = node.consensus().clone();
         eventually("feature level 2", || {

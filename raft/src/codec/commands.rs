@@ -2,10 +2,11 @@
 //! members, `0x03xx` models, `0x04xx` routes. Only ever add.
 
 use super::pieces::{
-    AddressesV1, LabelsV1, SettingsV1, SignatureV1, UuidV1, VersionRefV1, digest, model_name, node_uuid,
-    parts_per_million, version_label,
+    AddressesV1, LabelsV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, VersionRefV1, digest, model_name,
+    node_uuid, parts_per_million, version_label,
 };
-use super::{CodecError, Decode, Encode, Stored, freeze, thaw};
+use super::{CodecError, Decode, Encode, Stored, stored, thaw};
+use crate::state::models::VersionSettings;
 use crate::state::{
     ClusterCommand, ClusterId, Command, Epoch, FeatureLevel, MemberCommand, ModelCommand, NodeId, Ordinal,
     RouteCommand,
@@ -38,6 +39,7 @@ pub(super) const KNOWN: &[(u16, u16)] = &[
     (REMOVE, 1),
     (SET_LABELS, 1),
     (REGISTER_VERSION, 1),
+    (REGISTER_VERSION, 2),
     (MARK_READY, 1),
     (MARK_FAILED, 1),
     (DELETE_VERSION, 1),
@@ -89,14 +91,25 @@ struct SetLabelsCommandV1 {
     labels: LabelsV1,
 }
 
+/// Its versions differ in nothing but the settings.
 #[derive(Encode, Decode)]
-struct RegisterVersionCommandV1 {
+struct RegisterVersionCommand<Settings> {
     model: String,
     label: Option<String>,
     digest: [u8; 32],
     size_bytes: u64,
     signature: SignatureV1,
-    settings: SettingsV1,
+    settings: Settings,
+}
+
+type RegisterVersionCommandV1 = RegisterVersionCommand<SettingsV1>;
+type RegisterVersionCommandV2 = RegisterVersionCommand<SettingsV2>;
+
+impl RegisterVersionCommand<()> {
+    fn with<Settings>(self, settings: Settings) -> RegisterVersionCommand<Settings> {
+        let Self { model, label, digest, size_bytes, signature, settings: () } = self;
+        RegisterVersionCommand { model, label, digest, size_bytes, signature, settings }
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -136,30 +149,30 @@ struct SetRouteCommandV1 {
     expected_epoch: Option<u64>,
 }
 
-/// Writes the newest version.
+/// Writes the oldest version that says all of it: members that cannot read a
+/// newer one yet go on reading whatever they can.
 pub(super) fn store(command: &Command) -> Stored {
-    let (number, payload) = match command {
+    match command {
         Command::Cluster(command) => store_cluster(command),
         Command::Member(command) => store_member(command),
         Command::Model(command) => store_model(command),
         Command::Route(command) => store_route(command),
-    };
-    Stored { number, version: 1, payload }
-}
-
-fn store_cluster(command: &ClusterCommand) -> (u16, Vec<u8>) {
-    match command {
-        ClusterCommand::Found { cluster_id } => {
-            (FOUND, freeze(&FoundCommandV1 { cluster_id: cluster_id.uuid().into_bytes() }))
-        }
-        ClusterCommand::RaiseFeatureLevel { level } => {
-            (RAISE_FEATURE_LEVEL, freeze(&RaiseFeatureLevelCommandV1 { level: level.get() }))
-        }
-        ClusterCommand::Checkpoint => (CHECKPOINT, freeze(&CheckpointCommandV1 {})),
     }
 }
 
-fn store_member(command: &MemberCommand) -> (u16, Vec<u8>) {
+fn store_cluster(command: &ClusterCommand) -> Stored {
+    match command {
+        ClusterCommand::Found { cluster_id } => {
+            stored(FOUND, 1, &FoundCommandV1 { cluster_id: cluster_id.uuid().into_bytes() })
+        }
+        ClusterCommand::RaiseFeatureLevel { level } => {
+            stored(RAISE_FEATURE_LEVEL, 1, &RaiseFeatureLevelCommandV1 { level: level.get() })
+        }
+        ClusterCommand::Checkpoint => stored(CHECKPOINT, 1, &CheckpointCommandV1 {}),
+    }
+}
+
+fn store_member(command: &MemberCommand) -> Stored {
     match command {
         MemberCommand::Join { node_uuid, addresses, labels, max_feature_level, starling_version } => {
             let frozen = JoinCommandV1 {
@@ -169,58 +182,65 @@ fn store_member(command: &MemberCommand) -> (u16, Vec<u8>) {
                 max_feature_level: max_feature_level.get(),
                 starling_version: starling_version.clone(),
             };
-            (JOIN, freeze(&frozen))
+            stored(JOIN, 1, &frozen)
         }
-        MemberCommand::Drain { node_id } => (DRAIN, freeze(&DrainCommandV1 { node_id: node_id.get() })),
-        MemberCommand::Undrain { node_id } => (UNDRAIN, freeze(&UndrainCommandV1 { node_id: node_id.get() })),
-        MemberCommand::Remove { node_id } => (REMOVE, freeze(&RemoveCommandV1 { node_id: node_id.get() })),
+        MemberCommand::Drain { node_id } => stored(DRAIN, 1, &DrainCommandV1 { node_id: node_id.get() }),
+        MemberCommand::Undrain { node_id } => {
+            stored(UNDRAIN, 1, &UndrainCommandV1 { node_id: node_id.get() })
+        }
+        MemberCommand::Remove { node_id } => stored(REMOVE, 1, &RemoveCommandV1 { node_id: node_id.get() }),
         MemberCommand::SetLabels { node_id, labels } => {
-            (SET_LABELS, freeze(&SetLabelsCommandV1 { node_id: node_id.get(), labels: labels.clone() }))
+            stored(SET_LABELS, 1, &SetLabelsCommandV1 { node_id: node_id.get(), labels: labels.clone() })
         }
     }
 }
 
-fn store_model(command: &ModelCommand) -> (u16, Vec<u8>) {
+fn store_model(command: &ModelCommand) -> Stored {
     match command {
         ModelCommand::RegisterVersion { model, label, digest, size_bytes, signature, settings } => {
-            let frozen = RegisterVersionCommandV1 {
+            let frozen = RegisterVersionCommand {
                 model: model.to_string(),
                 label: label.as_ref().map(ToString::to_string),
                 digest: *digest.bytes(),
                 size_bytes: *size_bytes,
                 signature: signature.into(),
-                settings: settings.into(),
+                settings: (),
             };
-            (REGISTER_VERSION, freeze(&frozen))
+            if settings.fit_feature_level_1() {
+                stored(REGISTER_VERSION, 1, &frozen.with(SettingsV1::from(settings)))
+            } else {
+                stored(REGISTER_VERSION, 2, &frozen.with(SettingsV2::from(settings)))
+            }
         }
         ModelCommand::MarkReady { model, ordinal } => {
-            (MARK_READY, freeze(&MarkReadyCommandV1 { model: model.to_string(), ordinal: ordinal.get() }))
+            stored(MARK_READY, 1, &MarkReadyCommandV1 { model: model.to_string(), ordinal: ordinal.get() })
         }
         ModelCommand::MarkFailed { model, ordinal, reason } => {
             let (model, ordinal, reason) = (model.to_string(), ordinal.get(), reason.clone());
-            (MARK_FAILED, freeze(&MarkFailedCommandV1 { model, ordinal, reason }))
+            stored(MARK_FAILED, 1, &MarkFailedCommandV1 { model, ordinal, reason })
         }
-        ModelCommand::DeleteVersion { model, version } => (
+        ModelCommand::DeleteVersion { model, version } => stored(
             DELETE_VERSION,
-            freeze(&DeleteVersionCommandV1 { model: model.to_string(), version: version.into() }),
+            1,
+            &DeleteVersionCommandV1 { model: model.to_string(), version: version.into() },
         ),
         ModelCommand::DeleteModel { model } => {
-            (DELETE_MODEL, freeze(&DeleteModelCommandV1 { model: model.to_string() }))
+            stored(DELETE_MODEL, 1, &DeleteModelCommandV1 { model: model.to_string() })
         }
         ModelCommand::SetPlacement { model, replicas } => {
-            (SET_PLACEMENT, freeze(&SetPlacementCommandV1 { model: model.to_string(), replicas: *replicas }))
+            stored(SET_PLACEMENT, 1, &SetPlacementCommandV1 { model: model.to_string(), replicas: *replicas })
         }
     }
 }
 
-fn store_route(command: &RouteCommand) -> (u16, Vec<u8>) {
+fn store_route(command: &RouteCommand) -> Stored {
     let RouteCommand::Set { model, weights, expected_epoch } = command;
     let frozen = SetRouteCommandV1 {
         model: model.to_string(),
         weights: weights.iter().map(|(version, weight)| (version.into(), weight.get())).collect(),
         expected_epoch: expected_epoch.map(Epoch::get),
     };
-    (SET_ROUTE, freeze(&frozen))
+    stored(SET_ROUTE, 1, &frozen)
 }
 
 /// Reads whichever version.
@@ -236,6 +256,7 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Comma
         (REMOVE, 1) => thaw::<RemoveCommandV1>(WHAT, payload)?.into(),
         (SET_LABELS, 1) => thaw::<SetLabelsCommandV1>(WHAT, payload)?.into(),
         (REGISTER_VERSION, 1) => thaw::<RegisterVersionCommandV1>(WHAT, payload)?.try_into()?,
+        (REGISTER_VERSION, 2) => thaw::<RegisterVersionCommandV2>(WHAT, payload)?.try_into()?,
         (MARK_READY, 1) => thaw::<MarkReadyCommandV1>(WHAT, payload)?.try_into()?,
         (MARK_FAILED, 1) => thaw::<MarkFailedCommandV1>(WHAT, payload)?.try_into()?,
         (DELETE_VERSION, 1) => thaw::<DeleteVersionCommandV1>(WHAT, payload)?.try_into()?,
@@ -306,10 +327,10 @@ impl From<SetLabelsCommandV1> for Command {
     }
 }
 
-impl TryFrom<RegisterVersionCommandV1> for Command {
+impl<Settings: Into<VersionSettings>> TryFrom<RegisterVersionCommand<Settings>> for Command {
     type Error = CodecError;
 
-    fn try_from(frozen: RegisterVersionCommandV1) -> Result<Self, CodecError> {
+    fn try_from(frozen: RegisterVersionCommand<Settings>) -> Result<Self, CodecError> {
         Ok(Self::Model(ModelCommand::RegisterVersion {
             model: model_name(&frozen.model)?,
             label: frozen.label.as_deref().map(version_label).transpose()?,

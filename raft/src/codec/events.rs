@@ -2,10 +2,11 @@
 //! `0x82xx` members, `0x83xx` models, `0x84xx` routes. Only ever add.
 
 use super::pieces::{
-    AddressesV1, LabelsV1, SettingsV1, SignatureV1, UuidV1, WeightsV1, digest, model_name, node_uuid,
-    version_label, weights, weights_v1,
+    AddressesV1, LabelsV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, WeightsV1, digest, model_name,
+    node_uuid, version_label, weights, weights_v1,
 };
-use super::{CodecError, Decode, Encode, Stored, freeze, thaw};
+use super::{CodecError, Decode, Encode, Stored, stored, thaw};
+use crate::state::models::VersionSettings;
 use crate::state::{
     ClusterEvent, ClusterId, Event, FeatureLevel, MemberEvent, ModelEvent, NodeId, Ordinal, RouteEvent,
 };
@@ -40,6 +41,7 @@ pub(super) const KNOWN: &[(u16, u16)] = &[
     (NODE_REMOVED, 1),
     (NODE_LABELS_SET, 1),
     (VERSION_REGISTERED, 1),
+    (VERSION_REGISTERED, 2),
     (VERSION_READY, 1),
     (VERSION_FAILED, 1),
     (VERSION_RETRIED, 1),
@@ -102,15 +104,26 @@ struct NodeLabelsSetV1 {
     labels: LabelsV1,
 }
 
+/// Its versions differ in nothing but the settings.
 #[derive(Encode, Decode)]
-struct VersionRegisteredV1 {
+struct VersionRegistered<Settings> {
     model: String,
     ordinal: u64,
     label: String,
     digest: [u8; 32],
     size_bytes: u64,
     signature: SignatureV1,
-    settings: SettingsV1,
+    settings: Settings,
+}
+
+type VersionRegisteredV1 = VersionRegistered<SettingsV1>;
+type VersionRegisteredV2 = VersionRegistered<SettingsV2>;
+
+impl VersionRegistered<()> {
+    fn with<Settings>(self, settings: Settings) -> VersionRegistered<Settings> {
+        let Self { model, ordinal, label, digest, size_bytes, signature, settings: () } = self;
+        VersionRegistered { model, ordinal, label, digest, size_bytes, signature, settings }
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -155,30 +168,30 @@ struct RouteSetV1 {
     weights: WeightsV1,
 }
 
-/// Writes the newest version.
+/// Writes the oldest version that says all of it: members that cannot read a
+/// newer one yet go on reading whatever they can.
 pub(super) fn store(event: &Event) -> Stored {
-    let (number, payload) = match event {
+    match event {
         Event::Cluster(event) => store_cluster(event),
         Event::Member(event) => store_member(event),
         Event::Model(event) => store_model(event),
         Event::Route(event) => store_route(event),
-    };
-    Stored { number, version: 1, payload }
-}
-
-fn store_cluster(event: &ClusterEvent) -> (u16, Vec<u8>) {
-    match event {
-        ClusterEvent::ClusterFounded { cluster_id } => {
-            (CLUSTER_FOUNDED, freeze(&ClusterFoundedV1 { cluster_id: cluster_id.uuid().into_bytes() }))
-        }
-        ClusterEvent::FeatureLevelRaised { level } => {
-            (FEATURE_LEVEL_RAISED, freeze(&FeatureLevelRaisedV1 { level: level.get() }))
-        }
-        ClusterEvent::CheckpointTaken {} => (CHECKPOINT_TAKEN, freeze(&CheckpointTakenV1 {})),
     }
 }
 
-fn store_member(event: &MemberEvent) -> (u16, Vec<u8>) {
+fn store_cluster(event: &ClusterEvent) -> Stored {
+    match event {
+        ClusterEvent::ClusterFounded { cluster_id } => {
+            stored(CLUSTER_FOUNDED, 1, &ClusterFoundedV1 { cluster_id: cluster_id.uuid().into_bytes() })
+        }
+        ClusterEvent::FeatureLevelRaised { level } => {
+            stored(FEATURE_LEVEL_RAISED, 1, &FeatureLevelRaisedV1 { level: level.get() })
+        }
+        ClusterEvent::CheckpointTaken {} => stored(CHECKPOINT_TAKEN, 1, &CheckpointTakenV1 {}),
+    }
+}
+
+fn store_member(event: &MemberEvent) -> Stored {
     match event {
         MemberEvent::NodeJoined {
             node_id,
@@ -196,7 +209,7 @@ fn store_member(event: &MemberEvent) -> (u16, Vec<u8>) {
                 max_feature_level: max_feature_level.get(),
                 starling_version: starling_version.clone(),
             };
-            (NODE_JOINED, freeze(&frozen))
+            stored(NODE_JOINED, 1, &frozen)
         }
         MemberEvent::NodeAnnounced { node_id, addresses, labels, max_feature_level, starling_version } => {
             let frozen = NodeAnnouncedV1 {
@@ -206,62 +219,66 @@ fn store_member(event: &MemberEvent) -> (u16, Vec<u8>) {
                 max_feature_level: max_feature_level.get(),
                 starling_version: starling_version.clone(),
             };
-            (NODE_ANNOUNCED, freeze(&frozen))
+            stored(NODE_ANNOUNCED, 1, &frozen)
         }
         MemberEvent::NodeDrained { node_id } => {
-            (NODE_DRAINED, freeze(&NodeDrainedV1 { node_id: node_id.get() }))
+            stored(NODE_DRAINED, 1, &NodeDrainedV1 { node_id: node_id.get() })
         }
         MemberEvent::NodeUndrained { node_id } => {
-            (NODE_UNDRAINED, freeze(&NodeUndrainedV1 { node_id: node_id.get() }))
+            stored(NODE_UNDRAINED, 1, &NodeUndrainedV1 { node_id: node_id.get() })
         }
         MemberEvent::NodeRemoved { node_id } => {
-            (NODE_REMOVED, freeze(&NodeRemovedV1 { node_id: node_id.get() }))
+            stored(NODE_REMOVED, 1, &NodeRemovedV1 { node_id: node_id.get() })
         }
         MemberEvent::NodeLabelsSet { node_id, labels } => {
-            (NODE_LABELS_SET, freeze(&NodeLabelsSetV1 { node_id: node_id.get(), labels: labels.clone() }))
+            stored(NODE_LABELS_SET, 1, &NodeLabelsSetV1 { node_id: node_id.get(), labels: labels.clone() })
         }
     }
 }
 
-fn store_model(event: &ModelEvent) -> (u16, Vec<u8>) {
+fn store_model(event: &ModelEvent) -> Stored {
     match event {
         ModelEvent::VersionRegistered { model, ordinal, label, digest, size_bytes, signature, settings } => {
-            let frozen = VersionRegisteredV1 {
+            let frozen = VersionRegistered {
                 model: model.to_string(),
                 ordinal: ordinal.get(),
                 label: label.to_string(),
                 digest: *digest.bytes(),
                 size_bytes: *size_bytes,
                 signature: signature.into(),
-                settings: settings.into(),
+                settings: (),
             };
-            (VERSION_REGISTERED, freeze(&frozen))
+            if settings.fit_feature_level_1() {
+                stored(VERSION_REGISTERED, 1, &frozen.with(SettingsV1::from(settings)))
+            } else {
+                stored(VERSION_REGISTERED, 2, &frozen.with(SettingsV2::from(settings)))
+            }
         }
         ModelEvent::VersionReady { model, ordinal } => {
-            (VERSION_READY, freeze(&VersionReadyV1 { model: model.to_string(), ordinal: ordinal.get() }))
+            stored(VERSION_READY, 1, &VersionReadyV1 { model: model.to_string(), ordinal: ordinal.get() })
         }
         ModelEvent::VersionFailed { model, ordinal, reason } => {
             let (model, ordinal, reason) = (model.to_string(), ordinal.get(), reason.clone());
-            (VERSION_FAILED, freeze(&VersionFailedV1 { model, ordinal, reason }))
+            stored(VERSION_FAILED, 1, &VersionFailedV1 { model, ordinal, reason })
         }
         ModelEvent::VersionRetried { model, ordinal } => {
-            (VERSION_RETRIED, freeze(&VersionRetriedV1 { model: model.to_string(), ordinal: ordinal.get() }))
+            stored(VERSION_RETRIED, 1, &VersionRetriedV1 { model: model.to_string(), ordinal: ordinal.get() })
         }
         ModelEvent::VersionDeleted { model, ordinal } => {
-            (VERSION_DELETED, freeze(&VersionDeletedV1 { model: model.to_string(), ordinal: ordinal.get() }))
+            stored(VERSION_DELETED, 1, &VersionDeletedV1 { model: model.to_string(), ordinal: ordinal.get() })
         }
         ModelEvent::ModelDeleted { model } => {
-            (MODEL_DELETED, freeze(&ModelDeletedV1 { model: model.to_string() }))
+            stored(MODEL_DELETED, 1, &ModelDeletedV1 { model: model.to_string() })
         }
         ModelEvent::PlacementSet { model, replicas } => {
-            (PLACEMENT_SET, freeze(&PlacementSetV1 { model: model.to_string(), replicas: *replicas }))
+            stored(PLACEMENT_SET, 1, &PlacementSetV1 { model: model.to_string(), replicas: *replicas })
         }
     }
 }
 
-fn store_route(event: &RouteEvent) -> (u16, Vec<u8>) {
+fn store_route(event: &RouteEvent) -> Stored {
     let RouteEvent::RouteSet { model, weights } = event;
-    (ROUTE_SET, freeze(&RouteSetV1 { model: model.to_string(), weights: weights_v1(weights) }))
+    stored(ROUTE_SET, 1, &RouteSetV1 { model: model.to_string(), weights: weights_v1(weights) })
 }
 
 /// Reads whichever version.
@@ -278,6 +295,7 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Event
         (NODE_REMOVED, 1) => thaw::<NodeRemovedV1>(WHAT, payload)?.into(),
         (NODE_LABELS_SET, 1) => thaw::<NodeLabelsSetV1>(WHAT, payload)?.into(),
         (VERSION_REGISTERED, 1) => thaw::<VersionRegisteredV1>(WHAT, payload)?.try_into()?,
+        (VERSION_REGISTERED, 2) => thaw::<VersionRegisteredV2>(WHAT, payload)?.try_into()?,
         (VERSION_READY, 1) => thaw::<VersionReadyV1>(WHAT, payload)?.try_into()?,
         (VERSION_FAILED, 1) => thaw::<VersionFailedV1>(WHAT, payload)?.try_into()?,
         (VERSION_RETRIED, 1) => thaw::<VersionRetriedV1>(WHAT, payload)?.try_into()?,
@@ -362,10 +380,10 @@ impl From<NodeLabelsSetV1> for Event {
     }
 }
 
-impl TryFrom<VersionRegisteredV1> for Event {
+impl<Settings: Into<VersionSettings>> TryFrom<VersionRegistered<Settings>> for Event {
     type Error = CodecError;
 
-    fn try_from(frozen: VersionRegisteredV1) -> Result<Self, CodecError> {
+    fn try_from(frozen: VersionRegistered<Settings>) -> Result<Self, CodecError> {
         Ok(Self::Model(ModelEvent::VersionRegistered {
             model: model_name(&frozen.model)?,
             ordinal: Ordinal::new(frozen.ordinal),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{CodecError, Decode, Encode, invalid};
-use crate::state::models::{DataType, TensorSpec, VersionSettings};
+use crate::state::models::{DataType, DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings};
 use crate::state::{
     Addresses, ArtefactDigest, ModelName, NodeUuid, Ordinal, PartsPerMillion, Phase, RequestId, Signature,
     VersionLabel, VersionRef,
@@ -159,6 +159,7 @@ pub(super) struct SettingsV1 {
     threads: u32,
 }
 
+/// Only for settings that [`VersionSettings::fit_feature_level_1`]: it has no room for the others.
 impl From<&VersionSettings> for SettingsV1 {
     fn from(live: &VersionSettings) -> Self {
         let VersionSettings {
@@ -203,6 +204,112 @@ impl From<SettingsV1> for VersionSettings {
             max_run_time_millis,
             threads,
             ..Self::default()
+        }
+    }
+}
+
+#[derive(Encode, Decode)]
+enum InstanceModeV1 {
+    Auto,
+    Local,
+    Dedicated,
+}
+
+#[derive(Encode, Decode)]
+enum DeviceKindV1 {
+    Any,
+    Cpu,
+    Gpu,
+}
+
+#[derive(Encode, Decode)]
+enum OversizeV1 {
+    Split,
+    Refuse,
+}
+
+/// What feature level 2 brought: where sessions run, priorities, queue timeouts.
+#[derive(Encode, Decode)]
+pub(super) struct SettingsV2 {
+    max_batch: u32,
+    max_queue_delay_micros: u64,
+    batching_disabled: bool,
+    instances: u32,
+    max_queue: u32,
+    max_run_time_millis: u64,
+    threads: u32,
+    spinning: bool,
+    mode: InstanceModeV1,
+    device: DeviceKindV1,
+    oversize: OversizeV1,
+    priority_levels: u32,
+    default_priority_level: u32,
+    queue_timeout_micros: u64,
+    quiet: bool,
+}
+
+impl From<&VersionSettings> for SettingsV2 {
+    fn from(live: &VersionSettings) -> Self {
+        Self {
+            max_batch: live.max_batch,
+            max_queue_delay_micros: live.max_queue_delay_micros,
+            batching_disabled: live.batching_disabled,
+            instances: live.instances,
+            max_queue: live.max_queue,
+            max_run_time_millis: live.max_run_time_millis,
+            threads: live.threads,
+            spinning: live.spinning,
+            mode: match live.mode {
+                InstanceMode::Auto => InstanceModeV1::Auto,
+                InstanceMode::Local => InstanceModeV1::Local,
+                InstanceMode::Dedicated => InstanceModeV1::Dedicated,
+            },
+            device: match live.device {
+                DeviceKind::Any => DeviceKindV1::Any,
+                DeviceKind::Cpu => DeviceKindV1::Cpu,
+                DeviceKind::Gpu => DeviceKindV1::Gpu,
+            },
+            oversize: match live.oversize {
+                Oversize::Split => OversizeV1::Split,
+                Oversize::Refuse => OversizeV1::Refuse,
+            },
+            priority_levels: live.priority_levels,
+            default_priority_level: live.default_priority_level,
+            queue_timeout_micros: live.queue_timeout_micros,
+            quiet: live.quiet,
+        }
+    }
+}
+
+impl From<SettingsV2> for VersionSettings {
+    fn from(frozen: SettingsV2) -> Self {
+        Self {
+            max_batch: frozen.max_batch,
+            max_queue_delay_micros: frozen.max_queue_delay_micros,
+            batching_disabled: frozen.batching_disabled,
+            instances: frozen.instances,
+            max_queue: frozen.max_queue,
+            max_run_time_millis: frozen.max_run_time_millis,
+            threads: frozen.threads,
+            spinning: frozen.spinning,
+            mode: match frozen.mode {
+                InstanceModeV1::Auto => InstanceMode::Auto,
+                InstanceModeV1::Local => InstanceMode::Local,
+                InstanceModeV1::Dedicated => InstanceMode::Dedicated,
+            },
+            device: match frozen.device {
+                DeviceKindV1::Any => DeviceKind::Any,
+                DeviceKindV1::Cpu => DeviceKind::Cpu,
+                DeviceKindV1::Gpu => DeviceKind::Gpu,
+            },
+            oversize: match frozen.oversize {
+                OversizeV1::Split => Oversize::Split,
+                OversizeV1::Refuse => Oversize::Refuse,
+            },
+            priority_levels: frozen.priority_levels,
+            default_priority_level: frozen.default_priority_level,
+            queue_timeout_micros: frozen.queue_timeout_micros,
+            quiet: frozen.quiet,
         }
     }
 }

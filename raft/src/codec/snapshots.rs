@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use super::outcomes::OutcomeV1;
 use super::pieces::{
-    AddressesV1, LabelsV1, PhaseV1, SettingsV1, SignatureV1, UuidV1, WeightsV1, digest, model_name,
-    node_uuid, request_id, version_label, weights, weights_v1,
+    AddressesV1, LabelsV1, PhaseV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, WeightsV1, digest,
+    model_name, node_uuid, request_id, version_label, weights, weights_v1,
 };
-use super::{CodecError, Decode, Encode, Stored, freeze, thaw_state};
+use super::{CodecError, Decode, Encode, Stored, stored, thaw_state};
 use crate::state::bucket::BUCKETS;
+use crate::state::models::VersionSettings;
 use crate::state::ownership::{Interval, OwnershipTable};
 use crate::state::{
     Cluster, ClusterId, Epoch, FeatureLevel, LogTime, Member, Model, NodeId, Ordinal, Route, State, Version,
@@ -20,21 +21,25 @@ use crate::state::{
 const STATE: u16 = 0x0601;
 
 /// Every (number, version) that can be read.
-pub(super) const KNOWN: &[(u16, u16)] = &[(STATE, 1)];
+pub(super) const KNOWN: &[(u16, u16)] = &[(STATE, 1), (STATE, 2)];
 
+/// Its versions differ in nothing but the settings of the models' versions.
 #[derive(Encode, Decode)]
-struct StateV1 {
+struct StateOf<Settings> {
     cluster: ClusterV1,
     members: Vec<MemberV1>,
     /// Removed ids and the UUIDs they had.
     removed: Vec<(u64, UuidV1)>,
-    models: Vec<ModelV1>,
+    models: Vec<ModelOf<Settings>>,
     /// Deleted names and their next ordinals.
     retired: Vec<(String, u64)>,
     routes: Vec<RouteV1>,
     /// Log time, request id, first answer.
     requests: Vec<(u64, UuidV1, OutcomeV1)>,
 }
+
+type StateV1 = StateOf<SettingsV1>;
+type StateV2 = StateOf<SettingsV2>;
 
 #[derive(Encode, Decode)]
 struct ClusterV1 {
@@ -56,22 +61,22 @@ struct MemberV1 {
 }
 
 #[derive(Encode, Decode)]
-struct ModelV1 {
+struct ModelOf<Settings> {
     id: u64,
     name: String,
     next_ordinal: u64,
     replicas: u32,
-    versions: Vec<VersionV1>,
+    versions: Vec<VersionOf<Settings>>,
 }
 
 #[derive(Encode, Decode)]
-struct VersionV1 {
+struct VersionOf<Settings> {
     ordinal: u64,
     label: String,
     digest: [u8; 32],
     size_bytes: u64,
     signature: SignatureV1,
-    settings: SettingsV1,
+    settings: Settings,
     phase: PhaseV1,
 }
 
@@ -84,9 +89,15 @@ struct RouteV1 {
     intervals: Vec<(u32, u64)>,
 }
 
-/// Writes the newest version.
+/// Writes the oldest version that says all of it: equal states, equal bytes,
+/// also under binaries that know only the first.
 pub(super) fn store(state: &State) -> Stored {
-    Stored { number: STATE, version: 1, payload: freeze(&StateV1::from(state)) }
+    let mut versions = state.models.iter().flat_map(|model| model.versions.values());
+    if versions.all(|version| version.settings.fit_feature_level_1()) {
+        stored(STATE, 1, &StateV1::from(state))
+    } else {
+        stored(STATE, 2, &StateV2::from(state))
+    }
 }
 
 /// Reads whichever version.
@@ -94,12 +105,13 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<State
     const WHAT: &str = "state";
     match (number, version) {
         (STATE, 1) => thaw_state::<StateV1>(payload)?.try_into(),
+        (STATE, 2) => thaw_state::<StateV2>(payload)?.try_into(),
         (STATE, _) => Err(CodecError::UnknownVersion { what: WHAT, number, version }),
         _ => Err(CodecError::UnknownType { what: WHAT, number }),
     }
 }
 
-impl From<&State> for StateV1 {
+impl<Settings: for<'a> From<&'a VersionSettings>> From<&State> for StateOf<Settings> {
     fn from(live: &State) -> Self {
         let requests = live.requests.iter().map(|(log_time, request_id, outcome)| {
             (log_time.as_micros(), request_id.uuid().into_bytes(), outcome.into())
@@ -117,10 +129,10 @@ impl From<&State> for StateV1 {
     }
 }
 
-impl TryFrom<StateV1> for State {
+impl<Settings: Into<VersionSettings>> TryFrom<StateOf<Settings>> for State {
     type Error = CodecError;
 
-    fn try_from(frozen: StateV1) -> Result<Self, CodecError> {
+    fn try_from(frozen: StateOf<Settings>) -> Result<Self, CodecError> {
         let mut state = State { cluster: frozen.cluster.into(), ..State::default() };
         for member in frozen.members {
             state.members.insert(member.into());
@@ -195,7 +207,7 @@ impl From<MemberV1> for Member {
     }
 }
 
-impl From<&Model> for ModelV1 {
+impl<Settings: for<'a> From<&'a VersionSettings>> From<&Model> for ModelOf<Settings> {
     fn from(live: &Model) -> Self {
         Self {
             id: live.id,
@@ -207,10 +219,10 @@ impl From<&Model> for ModelV1 {
     }
 }
 
-impl TryFrom<ModelV1> for Model {
+impl<Settings: Into<VersionSettings>> TryFrom<ModelOf<Settings>> for Model {
     type Error = CodecError;
 
-    fn try_from(frozen: ModelV1) -> Result<Self, CodecError> {
+    fn try_from(frozen: ModelOf<Settings>) -> Result<Self, CodecError> {
         let mut versions = imbl::OrdMap::new();
         for version in frozen.versions {
             let version: Version = version.try_into()?;
@@ -226,7 +238,7 @@ impl TryFrom<ModelV1> for Model {
     }
 }
 
-impl From<&Version> for VersionV1 {
+impl<Settings: for<'a> From<&'a VersionSettings>> From<&Version> for VersionOf<Settings> {
     fn from(live: &Version) -> Self {
         Self {
             ordinal: live.ordinal.get(),
@@ -240,10 +252,10 @@ impl From<&Version> for VersionV1 {
     }
 }
 
-impl TryFrom<VersionV1> for Version {
+impl<Settings: Into<VersionSettings>> TryFrom<VersionOf<Settings>> for Version {
     type Error = CodecError;
 
-    fn try_from(frozen: VersionV1) -> Result<Self, CodecError> {
+    fn try_from(frozen: VersionOf<Settings>) -> Result<Self, CodecError> {
         Ok(Self {
             ordinal: Ordinal::new(frozen.ordinal),
             label: version_label(&frozen.label)?,

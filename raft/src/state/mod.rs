@@ -52,6 +52,11 @@ impl Command {
         match self {
             Self::Cluster(ClusterCommand::Found { .. }) => FeatureLevel::new(0),
             Self::Member(MemberCommand::SetLabels { .. }) => FeatureLevel::new(2),
+            Self::Model(ModelCommand::RegisterVersion { settings, .. })
+                if !settings.fit_feature_level_1() =>
+            {
+                FeatureLevel::new(2)
+            }
             Self::Cluster(_) | Self::Member(_) | Self::Model(_) | Self::Route(_) => FeatureLevel::new(1),
         }
     }
@@ -139,7 +144,9 @@ impl State {
         }
     }
 
-    fn require_feature_level(&self, command: &Command) -> Result<(), Rejection> {
+    /// Also asked before a command is written: a member that cannot read it
+    /// would stop at it.
+    pub(crate) fn require_feature_level(&self, command: &Command) -> Result<(), Rejection> {
         let (needed, current) = (command.feature_level(), self.cluster.feature_level);
         if needed <= current {
             return Ok(());

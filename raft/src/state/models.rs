@@ -21,6 +21,10 @@ pub const VERSIONS_PER_MODEL_MAX: usize = 1_000;
 pub const TENSORS_MAX: usize = 1_000;
 /// Axes of one tensor.
 pub const AXES_MAX: usize = 64;
+/// Priority classes of one version.
+pub const PRIORITY_LEVELS_MAX: u32 = 64;
+/// Longest time that a version may let its requests wait: a day.
+pub const QUEUE_TIMEOUT_MICROS_MAX: u64 = 86_400_000_000;
 /// Longest tensor name, in bytes.
 pub const TENSOR_NAME_BYTES_MAX: usize = 1_024;
 
@@ -125,6 +129,34 @@ pub struct VersionSettings {
     pub queue_timeout_micros: u64,
     /// Responses carry no `starling_` parameters.
     pub quiet: bool,
+}
+
+impl VersionSettings {
+    /// Whether members of feature level 1 can read these: whatever came later
+    /// stands at its default.
+    pub fn fit_feature_level_1(&self) -> bool {
+        let Self {
+            max_batch,
+            max_queue_delay_micros,
+            batching_disabled,
+            instances,
+            max_queue,
+            max_run_time_millis,
+            threads,
+            ..
+        } = *self;
+        let without_the_rest = Self {
+            max_batch,
+            max_queue_delay_micros,
+            batching_disabled,
+            instances,
+            max_queue,
+            max_run_time_millis,
+            threads,
+            ..Self::default()
+        };
+        *self == without_the_rest
+    }
 }
 
 /// Where the sessions of a version run.
@@ -501,6 +533,7 @@ fn decide_register(
         });
     }
     require_small_signature(signature)?;
+    require_sound_settings(settings)?;
     Ok(vec![Event::Model(ModelEvent::VersionRegistered {
         model: model.clone(),
         ordinal,
@@ -510,6 +543,25 @@ fn decide_register(
         signature: signature.clone(),
         settings: *settings,
     })])
+}
+
+/// What came with feature level 2 only: an entry that an older binary has
+/// accepted must be accepted for ever.
+fn require_sound_settings(settings: &VersionSettings) -> Result<(), Rejection> {
+    let limit = |what: String, limit: u64| Err(Rejection::LimitReached { what, limit });
+    let VersionSettings { priority_levels, default_priority_level, queue_timeout_micros, .. } = *settings;
+    if priority_levels > PRIORITY_LEVELS_MAX {
+        return limit("the number of priority levels".to_owned(), PRIORITY_LEVELS_MAX.into());
+    }
+    let classes = priority_levels.max(1);
+    if default_priority_level > classes {
+        let what = format!("the default priority level of a version with {priority_levels} levels");
+        return limit(what, classes.into());
+    }
+    if queue_timeout_micros > QUEUE_TIMEOUT_MICROS_MAX {
+        return limit("the queue timeout in microseconds".to_owned(), QUEUE_TIMEOUT_MICROS_MAX);
+    }
+    Ok(())
 }
 
 fn require_small_signature(signature: &Signature) -> Result<(), Rejection> {

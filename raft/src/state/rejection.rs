@@ -100,7 +100,7 @@ pub enum Rejection {
     },
     /// The command needs a higher feature level than the cluster's.
     #[error(
-        "this command needs feature level {needed}, the cluster is at {current}; update every node first"
+        "this command, or a setting in it, needs feature level {needed} and the cluster is at {current}; it rises by itself once every node runs a binary that knows it: `starling get nodes -o json` shows which does not"
     )]
     FeatureNotEnabled {
         /// Needed.

@@ -11,7 +11,9 @@ use starling_raft::codec::{
 use starling_raft::envelope::{CommandEnvelope, EventEnvelope};
 use starling_raft::history::{History, HistoryOptions, HistoryRecord};
 use starling_raft::snapshot_file::{read_snapshot, write_snapshot};
-use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
+use starling_raft::state::models::{
+    DataType, DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings,
+};
 use starling_raft::state::{
     Accepted, ArtefactDigest, ClusterCommand, ClusterEvent, Command, EntryContext, Epoch, Event, EventClass,
     FeatureLevel, LogIndex, LogTime, MemberCommand, MemberEvent, ModelCommand, ModelEvent, NodeId, Ordinal,
@@ -21,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::log::{
     Log, addresses, cluster_id, delete_version, drain, join, label, labels, mark_failed, model, node_uuid,
-    ppm, register, remove, request_id, set_placement, set_route,
+    ppm, raise, register, register_with, remove, request_id, set_placement, set_route,
 };
 
 /// Set, and missing files are written. None is ever changed.
@@ -88,6 +90,26 @@ fn full_settings() -> VersionSettings {
     }
 }
 
+/// What needs feature level 2.
+fn level_2_settings() -> VersionSettings {
+    VersionSettings {
+        spinning: true,
+        mode: InstanceMode::Dedicated,
+        device: DeviceKind::Gpu,
+        oversize: Oversize::Refuse,
+        priority_levels: 5,
+        default_priority_level: 3,
+        queue_timeout_micros: 250_000,
+        quiet: true,
+        ..full_settings()
+    }
+}
+
+/// The smallest that needs it: a mode.
+fn local_settings() -> VersionSettings {
+    VersionSettings { mode: InstanceMode::Local, device: DeviceKind::Cpu, ..VersionSettings::default() }
+}
+
 fn digest() -> ArtefactDigest {
     let mut bytes = [0; 32];
     bytes.iter_mut().zip(0..).for_each(|(byte, number)| *byte = number);
@@ -139,6 +161,28 @@ fn commands() -> Vec<(&'static str, Command)> {
                 size_bytes: 0,
                 signature: Signature { inputs: vec![], outputs: vec![], batchable: false },
                 settings: VersionSettings::default(),
+            }),
+        ),
+        (
+            "command-0301-v2",
+            Command::Model(ModelCommand::RegisterVersion {
+                model: digits(),
+                label: Some(label("v2")),
+                digest: digest(),
+                size_bytes: 4_711,
+                signature: full_signature(),
+                settings: level_2_settings(),
+            }),
+        ),
+        (
+            "command-0301-v2-local",
+            Command::Model(ModelCommand::RegisterVersion {
+                model: digits(),
+                label: None,
+                digest: digest(),
+                size_bytes: 0,
+                signature: Signature { inputs: vec![], outputs: vec![], batchable: false },
+                settings: local_settings(),
             }),
         ),
         ("command-0302-v1", Command::Model(ModelCommand::MarkReady { model: digits(), ordinal })),
@@ -248,6 +292,22 @@ fn events() -> Vec<(&'static str, Event)> {
     ]
 }
 
+/// Events that came later, and are not in the golden history segment.
+fn later_events() -> Vec<(&'static str, Event)> {
+    vec![(
+        "event-8301-v2",
+        Event::Model(ModelEvent::VersionRegistered {
+            model: model("digits"),
+            ordinal: Ordinal::new(2),
+            label: label("v2"),
+            digest: digest(),
+            size_bytes: 4_711,
+            signature: full_signature(),
+            settings: level_2_settings(),
+        }),
+    )]
+}
+
 fn outcomes() -> Vec<(&'static str, Outcome)> {
     let digits = || model("digits");
     let node = NodeId::new(1_003);
@@ -332,6 +392,16 @@ fn full_state() -> State {
     log.state
 }
 
+/// The same, and versions whose settings need level 2.
+fn full_state_of_level_2() -> State {
+    let mut log = Log { state: full_state(), index: 100, ..Log::empty() };
+    log.accept(raise(2));
+    let register = |settings| register_with("words", None, 7, settings, full_signature());
+    log.accept(register(level_2_settings()));
+    log.accept(register(local_settings()));
+    log.state
+}
+
 fn context() -> EntryContext {
     EntryContext {
         log_index: LogIndex::new(77),
@@ -353,7 +423,7 @@ fn commands_are_read_and_written_as_ever() {
 
 #[test]
 fn events_are_read_and_written_as_ever() {
-    for (name, value) in events() {
+    for (name, value) in events().into_iter().chain(later_events()) {
         let bytes = golden(name, &encode_event(&value));
         assert_eq!(decode_event(&bytes), Ok(value.clone()), "{name}");
         assert_eq!(hex::encode(encode_event(&value)), hex::encode(bytes), "{name}");
@@ -371,7 +441,11 @@ fn answers_are_read_and_written_as_ever() {
 
 #[test]
 fn states_are_read_and_written_as_ever() {
-    for (name, value) in [("state-0601-v1", full_state()), ("state-0601-v1-empty", State::default())] {
+    for (name, value) in [
+        ("state-0601-v1", full_state()),
+        ("state-0601-v1-empty", State::default()),
+        ("state-0601-v2", full_state_of_level_2()),
+    ] {
         let bytes = golden(name, &encode_state(&value));
         assert_eq!(decode_state(&bytes), Ok(value.clone()), "{name}");
         assert_eq!(hex::encode(encode_state(&value)), hex::encode(bytes), "{name}");
@@ -456,7 +530,9 @@ fn every_golden_file_is_tested() {
         .map(|(name, _)| name)
         .chain(events().into_iter().map(|(name, _)| name))
         .chain(outcomes().into_iter().map(|(name, _)| name))
-        .chain(["state-0601-v1", "state-0601-v1-empty", "envelope-v1-command", "envelope-v1-event"])
+        .chain(later_events().into_iter().map(|(name, _)| name))
+        .chain(["state-0601-v1", "state-0601-v1-empty", "state-0601-v2"])
+        .chain(["envelope-v1-command", "envelope-v1-event"])
         .chain(["history-segment-v1", "snapshot-v1"])
         .map(|name| format!("{name}.hex"))
         .collect();

@@ -1,13 +1,17 @@
 //! Versions: pushed, ready, failed, deleted.
 
-use starling_raft::state::models::{TENSORS_MAX, VERSIONS_PER_MODEL_MAX, VersionSettings};
+use starling_raft::state::models::{
+    DeviceKind, InstanceMode, Oversize, PRIORITY_LEVELS_MAX, TENSORS_MAX, VERSIONS_PER_MODEL_MAX,
+    VersionSettings,
+};
 use starling_raft::state::{
-    Command, Event, ModelCommand, ModelEvent, Ordinal, Phase, Rejection, RouteEvent, State, VersionRef,
+    Command, Event, FeatureLevel, ModelCommand, ModelEvent, Ordinal, Phase, Rejection, RouteEvent, State,
+    VersionRef,
 };
 
 use crate::log::{
-    Log, delete_model, delete_version, label, mark_failed, mark_ready, model, ppm, register, register_with,
-    set_placement, set_route, signature,
+    Log, delete_model, delete_version, label, mark_failed, mark_ready, model, ppm, raise, register,
+    register_with, set_placement, set_route, signature,
 };
 
 fn version_of<'a>(state: &'a State, name: &str, wanted: &str) -> &'a starling_raft::state::Version {
@@ -224,4 +228,49 @@ fn versions_of_a_model_and_sizes_of_a_signature_are_limited() {
         version: VersionRef::Ordinal(Ordinal::new(1)),
     }));
     log.accept(register("digits", "more", 1));
+}
+
+#[test]
+fn every_setting_that_came_with_level_2_is_refused_below_it_and_kept_above() {
+    let later = [
+        VersionSettings { spinning: true, ..VersionSettings::default() },
+        VersionSettings { mode: InstanceMode::Local, ..VersionSettings::default() },
+        VersionSettings { device: DeviceKind::Gpu, ..VersionSettings::default() },
+        VersionSettings { oversize: Oversize::Refuse, ..VersionSettings::default() },
+        VersionSettings { priority_levels: 3, ..VersionSettings::default() },
+        VersionSettings { default_priority_level: 1, ..VersionSettings::default() },
+        VersionSettings { queue_timeout_micros: 1, ..VersionSettings::default() },
+        VersionSettings { quiet: true, ..VersionSettings::default() },
+    ];
+    for settings in later {
+        let mut log = Log::founded();
+        let register = || register_with("digits", Some("v1"), 1, settings, signature());
+        let gate =
+            Rejection::FeatureNotEnabled { needed: FeatureLevel::new(2), current: FeatureLevel::new(1) };
+        assert_eq!(log.refuse(register()), gate, "{settings:?}");
+        assert_eq!(
+            gate.to_string(),
+            "this command, or a setting in it, needs feature level 2 and the cluster is at 1; it rises by itself once every node runs a binary that knows it: `starling get nodes -o json` shows which does not"
+        );
+        log.accept(raise(2));
+        log.accept(register());
+        assert_eq!(version_of(&log.state, "digits", "v1").settings, settings);
+    }
+}
+
+#[test]
+fn priorities_and_queue_timeouts_are_bounded() {
+    let mut log = Log::founded();
+    log.accept(raise(2));
+    let mut refuse = |settings| match log.refuse(register_with("digits", None, 1, settings, signature())) {
+        Rejection::LimitReached { limit, .. } => limit,
+        other => panic!("{other}"),
+    };
+    let settings = VersionSettings::default();
+    assert_eq!(refuse(VersionSettings { priority_levels: PRIORITY_LEVELS_MAX + 1, ..settings }), 64);
+    assert_eq!(refuse(VersionSettings { priority_levels: 3, default_priority_level: 4, ..settings }), 3);
+    assert_eq!(refuse(VersionSettings { default_priority_level: 2, ..settings }), 1);
+    assert_eq!(refuse(VersionSettings { queue_timeout_micros: 86_400_000_001, ..settings }), 86_400_000_000);
+    let widest = VersionSettings { priority_levels: 64, default_priority_level: 64, ..settings };
+    log.accept(register_with("digits", None, 1, widest, signature()));
 }

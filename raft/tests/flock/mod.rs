@@ -8,10 +8,12 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use starling_raft::consensus::{Consensus, RaftStatus};
+use starling_raft::consensus::{Consensus, ProposeError, RaftStatus};
 use starling_raft::flock::{Durability, Flock, FlockConfig, StartError};
+use starling_raft::state::models::{InstanceMode, VersionSettings};
 use starling_raft::state::{
-    Accepted, Addresses, ClusterCommand, Command, FeatureLevel, NodeId, Principal, RequestId,
+    Accepted, Addresses, ArtefactDigest, ClusterCommand, Command, FeatureLevel, ModelCommand, NodeId,
+    Principal, RequestId, Signature,
 };
 use tonic::service::Routes;
 use uuid::Uuid;
@@ -94,6 +96,20 @@ impl Node {
     /// Proposes a checkpoint: the smallest command that is always accepted.
     pub async fn checkpoint(&self) -> Accepted {
         propose(self.consensus(), Command::Cluster(ClusterCommand::Checkpoint)).await
+    }
+
+    /// Proposes a version with a setting that members of feature level 1 cannot read.
+    pub async fn register_local_version(&self) -> Result<Accepted, ProposeError> {
+        let command = Command::Model(ModelCommand::RegisterVersion {
+            model: "digits".parse().unwrap(),
+            label: None,
+            digest: ArtefactDigest::new([1; 32]),
+            size_bytes: 1,
+            signature: Signature { inputs: vec![], outputs: vec![], batchable: false },
+            settings: VersionSettings { mode: InstanceMode::Local, ..VersionSettings::default() },
+        });
+        let request_id = RequestId::new(Uuid::now_v7());
+        self.consensus().propose(&Principal::local(), request_id, command, PROPOSE_TIMEOUT).await
     }
 
     /// Waits until Raft's status is as `wanted`.
