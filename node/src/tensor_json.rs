@@ -54,10 +54,11 @@ impl TensorJson {
             "UINT16" => self.integers::<2>(datatype, 0, i128::from(u16::MAX)),
             "UINT32" => self.integers::<4>(datatype, 0, i128::from(u32::MAX)),
             "UINT64" => self.integers::<8>(datatype, 0, i128::from(u64::MAX)),
-            "FP32" => {
-                self.floats(datatype, |value, raw| raw.extend_from_slice(&(value as f32).to_le_bytes()))
-            }
-            "FP64" => self.floats(datatype, |value, raw| raw.extend_from_slice(&value.to_le_bytes())),
+            "FP32" => self.floats(datatype, |value| {
+                let narrow = value as f32;
+                narrow.is_finite().then_some(narrow.to_le_bytes())
+            }),
+            "FP64" => self.floats(datatype, |value| Some(value.to_le_bytes())),
             "BYTES" => self.strings(),
             "FP16" | "BF16" => {
                 Err(format!("{datatype} has no JSON form; send it as binary tensor data (binary_data_size)"))
@@ -120,13 +121,23 @@ impl TensorJson {
         Ok(raw)
     }
 
-    fn floats(self, datatype: &str, push: impl Fn(f64, &mut Vec<u8>)) -> Result<Vec<u8>, String> {
-        let mut raw = Vec::with_capacity(self.count * 8);
+    /// JSON has no infinite numbers: one that becomes infinite was too large.
+    fn floats<const BYTES: usize>(
+        self,
+        datatype: &str,
+        narrow: impl Fn(f64) -> Option<[u8; BYTES]>,
+    ) -> Result<Vec<u8>, String> {
+        let mut raw = Vec::with_capacity(self.count * BYTES);
+        let mut push = |value: f64| {
+            let bytes = narrow(value).ok_or_else(|| format!("{value} is out of the range of {datatype}"))?;
+            raw.extend_from_slice(&bytes);
+            Ok::<_, String>(())
+        };
         match self.elements {
             Elements::None => {}
-            Elements::Integers(values) => values.into_iter().for_each(|value| push(value as f64, &mut raw)),
-            Elements::Wide(values) => values.into_iter().for_each(|value| push(value as f64, &mut raw)),
-            Elements::Floats(values) => values.into_iter().for_each(|value| push(value, &mut raw)),
+            Elements::Integers(values) => values.into_iter().try_for_each(|value| push(value as f64))?,
+            Elements::Wide(values) => values.into_iter().try_for_each(|value| push(value as f64))?,
+            Elements::Floats(values) => values.into_iter().try_for_each(push)?,
             other => return Err(mismatch(datatype, &other)),
         }
         Ok(raw)
@@ -401,6 +412,8 @@ fn write_strings(mut raw: &[u8], json: &mut String) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn raw(datatype: &str, shape: &[i64], json: &str) -> Result<Vec<u8>, String> {
@@ -468,6 +481,7 @@ mod tests {
             ("FP32", &[-1], "[1]", "shape [-1] must have lengths of 0 or more"),
             ("UINT8", &[1], "[256]", "256 is out of the range of UINT8"),
             ("INT32", &[1], "[1.5]", "1.5 is no whole number, INT32 needs one"),
+            ("FP32", &[1], "[1e39]", "1000000000000000000000000000000000000000 is out of the range of FP32"),
             ("FP32", &[1], r#"["1"]"#, "datatype is FP32, data has strings"),
             ("BYTES", &[1], "[1]", "datatype is BYTES, data has numbers"),
             ("FP16", &[1], "[1]", "FP16 has no JSON form; send it as binary tensor data (binary_data_size)"),
@@ -493,5 +507,56 @@ mod tests {
     fn bytes_that_are_not_text_are_refused_with_the_way_out() {
         let error = write_json("BYTES", &[1, 0, 0, 0, 0xff], &mut String::new()).unwrap_err();
         assert!(error.contains("binary_data"), "{error}");
+    }
+
+    fn finite(value: f64) -> f64 {
+        if value.is_finite() { value } else { 0.0 }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_reads_back_the_same(
+            wide in proptest::collection::vec(any::<u64>(), 0..8),
+            texts in proptest::collection::vec(".{0,8}", 0..8),
+        ) {
+            let narrow = |bytes: usize| -> Vec<u8> {
+                wide.iter().flat_map(|value| value.to_le_bytes()[..bytes].to_vec()).collect()
+            };
+            let fp32 = |value: u64| (finite(f32::from_bits(value as u32).into()) as f32).to_le_bytes();
+            let fp64 = |value: u64| finite(f64::from_bits(value)).to_le_bytes();
+            let framed = |text: &String| [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+            let cases = [
+                ("BOOL", wide.iter().map(|value| (value & 1) as u8).collect()),
+                ("INT8", narrow(1)),
+                ("INT16", narrow(2)),
+                ("INT32", narrow(4)),
+                ("INT64", narrow(8)),
+                ("UINT8", narrow(1)),
+                ("UINT16", narrow(2)),
+                ("UINT32", narrow(4)),
+                ("UINT64", narrow(8)),
+                ("FP32", wide.iter().flat_map(|value| fp32(*value)).collect()),
+                ("FP64", wide.iter().flat_map(|value| fp64(*value)).collect()),
+                ("BYTES", texts.iter().flat_map(framed).collect::<Vec<u8>>()),
+            ];
+            for (datatype, bytes) in cases {
+                let count = if datatype == "BYTES" { texts.len() } else { wide.len() };
+                let mut json = String::new();
+                write_json(datatype, &bytes, &mut json).unwrap();
+                prop_assert_eq!(raw(datatype, &[count as i64], &json), Ok(bytes), "{} as {}", datatype, json);
+            }
+        }
+
+        #[test]
+        fn raw_bytes_of_any_kind_are_written_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            for datatype in ["BOOL", "INT16", "UINT64", "FP16", "FP32", "FP64", "BYTES", ""] {
+                let mut json = String::new();
+                if write_json(datatype, &bytes, &mut json).is_ok() {
+                    prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{}", json);
+                }
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use starling_raft::state::models::VersionSettings;
 use starling_raft::state::{ModelName, Ordinal, Signature};
 
 use super::metrics::InferenceMetrics;
+use super::run_statistics::Failures;
 use super::served_version::ServedVersion;
 use super::supervisor::{
     InferenceSupervisor, LoadRequest, SupervisorArguments, SupervisorMessage, VersionTable,
@@ -99,6 +100,11 @@ impl LoadedVersion {
     /// are set.
     pub fn statistics(&self) -> ModelStatistics {
         self.version.statistics.read(self.key.model.as_str(), self.key.ordinal.get())
+    }
+
+    /// Requests that were not answered, by why.
+    pub fn failures(&self) -> Failures {
+        self.version.statistics.failures()
     }
 
     /// The batch size that it runs at most, in rows; 1: requests run one by one.

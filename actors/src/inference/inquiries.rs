@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use starling_proto::inference::{
-    ModelConfigResponse, ModelMetadataResponse, ModelStatisticsResponse, RepositoryIndexResponse,
+    ModelConfigResponse, ModelMetadataResponse, ModelStatistics, ModelStatisticsResponse,
+    RepositoryIndexResponse,
 };
 use starling_raft::state::{NodeId, Ordinal, Phase};
 
@@ -12,6 +13,7 @@ use super::InferError;
 use super::model_config::{config, index_entry, metadata, statistics_of_none};
 use super::router::{find_model, find_version};
 use super::routing_table::{RoutedModel, RoutedVersion, RoutingTable};
+use super::run_statistics::Failures;
 use super::serve::Inference;
 
 impl Inference {
@@ -67,6 +69,15 @@ impl Inference {
             vec![of(find_version(find_model(&table, model)?, version)?)]
         };
         Ok(ModelStatisticsResponse { model_stats })
+    }
+
+    /// What the versions that are loaded here have counted, in order of name.
+    pub fn loaded_counts(&self) -> Vec<(ModelStatistics, Failures)> {
+        let table = self.core.routing.table();
+        let models = table.models_by_name();
+        let loaded = models.iter().flat_map(|model| model.versions());
+        let loaded = loaded.filter_map(|version| self.core.local.get(version.id));
+        loaded.map(|version| (version.statistics(), version.failures())).collect()
     }
 
     /// Every version, and its state as this node sees it.

@@ -45,6 +45,7 @@ pub mod traffic;
 pub mod traffic_report;
 
 mod batcher;
+pub mod classification;
 mod instance;
 mod library_search;
 mod metrics;
@@ -67,5 +68,6 @@ mod zip_map;
 
 pub use error::InferError;
 pub use host::{Answer, LoadedVersion, VersionHost, VersionKey};
+pub use run_statistics::Failures;
 pub use runtime::{Equipment, OnnxRuntime};
 pub use serve::{Inference, InferenceConfig, RequestContext};

@@ -152,7 +152,8 @@ pub fn statistics_of_none(version: &RoutedVersion) -> ModelStatistics {
     }
 }
 
-fn is_batched(version: &Version) -> bool {
+/// Whether its requests run together, so that axis 0 is a batch to its clients.
+pub(super) fn is_batched(version: &Version) -> bool {
     version.signature.batchable && !version.settings.batching_disabled
 }
 

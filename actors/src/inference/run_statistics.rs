@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use starling_proto::inference::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 
+use super::InferError;
+
 /// Counted one by one up to here; larger runs are rare.
 const COUNTED_ROWS_MAX: usize = 1_024;
 /// Clients choose the sizes of large runs, so those past this many different
@@ -26,6 +28,38 @@ pub(crate) struct Phases {
 impl Phases {
     pub(crate) fn total(&self) -> Duration {
         self.queue + self.compute_input + self.compute_infer + self.compute_output
+    }
+}
+
+/// Requests that were not answered, by why: what Triton's metrics tell apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Refused before they ran: the queue was full, or their time was over.
+    pub rejected: u64,
+    /// Given up by their callers.
+    pub cancelled: u64,
+    /// The run failed.
+    pub backend: u64,
+    /// All others: wrong requests above all.
+    pub other: u64,
+}
+
+#[derive(Default)]
+struct FailureCounters {
+    rejected: AtomicU64,
+    cancelled: AtomicU64,
+    backend: AtomicU64,
+    other: AtomicU64,
+}
+
+impl FailureCounters {
+    fn of(&self, error: &InferError) -> &AtomicU64 {
+        match error {
+            InferError::QueueFull { .. } | InferError::DeadlineExceeded { .. } => &self.rejected,
+            InferError::Cancelled => &self.cancelled,
+            InferError::Internal(_) => &self.backend,
+            _ => &self.other,
+        }
     }
 }
 
@@ -77,6 +111,7 @@ pub(crate) struct RunStatistics {
     runs: AtomicU64,
     success: Counter,
     fail: Counter,
+    failures: FailureCounters,
     queue: Counter,
     compute_input: Counter,
     compute_infer: Counter,
@@ -95,6 +130,7 @@ impl RunStatistics {
             runs: AtomicU64::new(0),
             success: Counter::default(),
             fail: Counter::default(),
+            failures: FailureCounters::default(),
             queue: Counter::default(),
             compute_input: Counter::default(),
             compute_infer: Counter::default(),
@@ -114,9 +150,20 @@ impl RunStatistics {
         self.rows.fetch_add(rows as u64, Relaxed);
     }
 
-    /// One request that got an error, after this time.
-    pub(crate) fn failure(&self, took: Duration) {
+    /// One request that got an error, or whose caller went away, after this time.
+    pub(crate) fn failure(&self, took: Duration, error: &InferError) {
         self.fail.add(took);
+        self.failures.of(error).fetch_add(1, Relaxed);
+    }
+
+    /// Their counts, by why.
+    pub(crate) fn failures(&self) -> Failures {
+        Failures {
+            rejected: self.failures.rejected.load(Relaxed),
+            cancelled: self.failures.cancelled.load(Relaxed),
+            backend: self.failures.backend.load(Relaxed),
+            other: self.failures.other.load(Relaxed),
+        }
     }
 
     /// One run of the session that gave answers.
@@ -176,6 +223,27 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+
+    #[test]
+    fn failures_are_told_apart_by_why_and_add_up() {
+        let statistics = RunStatistics::new(4);
+        let model = || "m".to_owned();
+        let full = InferError::QueueFull { model: model(), limit: 1, retry_after: Duration::ZERO };
+        for error in [
+            full,
+            InferError::DeadlineExceeded { model: model() },
+            InferError::Cancelled,
+            InferError::Internal("x".into()),
+            InferError::InvalidArgument("x".into()),
+            InferError::Unavailable("x".into()),
+        ] {
+            statistics.failure(Duration::from_micros(5), &error);
+        }
+        let failures = statistics.failures();
+        assert_eq!(failures, Failures { rejected: 2, cancelled: 1, backend: 1, other: 2 });
+        let fail = statistics.read("m", 1).inference_stats.unwrap().fail.unwrap();
+        assert_eq!((fail.count, fail.ns), (6, 30_000));
+    }
 
     #[test]
     fn sizes_that_clients_make_up_do_not_fill_the_memory() {

@@ -13,10 +13,12 @@ use tokio::sync::Semaphore;
 
 use super::admission::Admission;
 use super::answering::WAITERS_MAX;
+use super::classification::Classification;
 use super::decision_ids::DecisionIds;
 use super::decision_parameters::{DecisionParameters, boolean_parameter};
 use super::forward::Forwarder;
 use super::local_versions::LocalVersions;
+use super::model_config::is_batched;
 use super::peer_service::Backend;
 use super::placement_follower::PlacementFollower;
 use super::readiness::{ReadinessBoard, follow_peers};
@@ -158,6 +160,7 @@ impl Inference {
     ) -> Result<ModelInferResponse, InferError> {
         let core = &*self.core;
         let started = Instant::now();
+        let classification = Classification::of(&request)?;
         let (_admitted, routed) = match core.admit_and_route(&request, &context).await {
             Ok(routed) => routed,
             Err(error) => {
@@ -170,6 +173,7 @@ impl Inference {
         let answer = core.answer(request, &routed, &context).await;
         tally.finish(&answer);
         let (mut response, answered_by) = answer?;
+        classification.apply(is_batched(&routed.version.version), &mut response)?;
         response.model_version.clone_from(&routed.version.ordinal_text);
         if !quiet {
             DecisionParameters { routed: &routed, answered_by }.write(&mut response.parameters);

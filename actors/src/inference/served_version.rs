@@ -145,10 +145,11 @@ impl ServedVersion {
         deadline: Option<Instant>,
     ) -> Result<Answer, InferError> {
         let arrived = Instant::now();
-        let _in_flight = InFlight::enter(self);
+        let mut in_flight = InFlight::enter(self, arrived);
         let outcome = self.check_and_run(request, arrived, deadline).await;
-        if outcome.is_err() {
-            self.statistics.failure(arrived.elapsed());
+        in_flight.ended = true;
+        if let Err(error) = &outcome {
+            self.statistics.failure(arrived.elapsed(), error);
         }
         outcome
     }
@@ -179,20 +180,28 @@ impl ServedVersion {
     }
 }
 
-/// Counts a request for as long as someone waits for its answer.
-struct InFlight<'a>(&'a ServedVersion);
+/// Counts a request for as long as someone waits for its answer. Dropped before
+/// it has ended, it counts as cancelled.
+struct InFlight<'a> {
+    version: &'a ServedVersion,
+    arrived: Instant,
+    ended: bool,
+}
 
 impl<'a> InFlight<'a> {
-    fn enter(version: &'a ServedVersion) -> Self {
+    fn enter(version: &'a ServedVersion, arrived: Instant) -> Self {
         version.in_flight.fetch_add(1, Relaxed);
         version.metrics.in_flight.inc();
-        Self(version)
+        Self { version, arrived, ended: false }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-        self.0.metrics.in_flight.dec();
+        self.version.in_flight.fetch_sub(1, Relaxed);
+        self.version.metrics.in_flight.dec();
+        if !self.ended {
+            self.version.statistics.failure(self.arrived.elapsed(), &InferError::Cancelled);
+        }
     }
 }

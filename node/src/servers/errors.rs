@@ -15,9 +15,23 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// What nginx made the custom for a client that went away; no registered code fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// Errors repeat what a client sent; a name of a megabyte fits into no trailer.
+const TEXT_BYTES_MAX: usize = 2_048;
+
+/// A text of bearable length.
+pub(super) fn bounded(mut text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let length = text.len();
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text.push_str(&format!("… (cut; {length} bytes)"));
+    text
+}
+
 /// The gRPC status of a prediction that failed.
 pub(super) fn infer_status(error: &InferError) -> Status {
-    let text = error.to_string();
+    let text = bounded(error.to_string());
     match error {
         InferError::InvalidArgument(_) => Status::invalid_argument(text),
         InferError::NotFound(_) => Status::not_found(text),
@@ -121,6 +135,14 @@ mod tests {
             assert_eq!(infer_status(&error).code(), code, "{error}");
             assert_eq!(infer_http(&error).0.as_u16(), http, "{error}");
         }
+    }
+
+    #[test]
+    fn a_text_that_repeats_a_megabyte_is_cut() {
+        let status = infer_status(&InferError::InvalidArgument("é".repeat(1 << 20)));
+        assert!(status.message().len() < 2_200, "{}", status.message().len());
+        assert!(status.message().ends_with("… (cut; 2097152 bytes)"));
+        assert_eq!(bounded("short".into()), "short");
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! The Open Inference Protocol over gRPC, with those of Triton's extensions that
 //! are honoured, as its unmodified clients expect it.
 
-use std::pin::Pin;
+mod in_kind;
+mod stream;
+
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
 use http::HeaderMap;
-use starling_actors::inference::{InferError, Inference, RequestContext};
+use starling_actors::inference::{InferError, Inference};
 use starling_proto::admin::admin_server::AdminServer;
 use starling_proto::inference::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer,
 };
-use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_proto::inference::*;
 use starling_raft::state::Principal;
 use tonic::codec::CompressionEncoding;
@@ -23,31 +23,33 @@ use super::admin::AdminService;
 use super::errors::infer_status;
 use super::health::HealthService;
 use super::node::Starting;
+use super::unsupported::Unsupported;
 use super::{Node, words};
-
-/// Requests of one stream that run at once; answers keep their order.
-const STREAM_CONCURRENCY: usize = 64;
-/// With this metadata a stream ends with the status of its first error instead
-/// of carrying it inside.
-const STREAM_STATUS_WANTED: &str = "triton_grpc_error";
-const FINAL_RESPONSE: &str = "triton_final_response";
+use in_kind::InKind;
+use stream::InferStream;
 
 /// What this server honours, in Triton's words.
-pub(super) const EXTENSIONS: &[&str] =
-    &["model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
+pub(super) const EXTENSIONS: &[&str] = &[
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+];
 
 /// Everything on the gRPC port.
 pub(super) fn routes(node: &Arc<Node>, health: HealthService) -> Routes {
     let limit_bytes = usize::try_from(node.settings.max_request_bytes).unwrap_or(usize::MAX);
-    // Every client of grpc-core says that it takes compressed answers; compressing
-    // all of them would cost more than most predictions, so none is.
     let inference = GrpcInferenceServiceServer::new(InferenceService { node: node.clone() })
         .max_decoding_message_size(limit_bytes)
         .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate);
+        .accept_compressed(CompressionEncoding::Deflate)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Deflate);
     let admin =
         AdminServer::new(AdminService::new(node.clone())).accept_compressed(CompressionEncoding::Gzip);
-    let routes = Routes::new(inference).add_service(admin).add_service(health);
+    let routes = Routes::new(InKind(inference)).add_service(admin).add_service(health);
     let v1 = reflection().build_v1();
     let v1alpha = reflection().build_v1alpha();
     match (v1, v1alpha) {
@@ -75,8 +77,6 @@ impl InferenceService {
     }
 }
 
-type InferStream = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl GrpcInferenceService for InferenceService {
     type ModelStreamInferStream = InferStream;
@@ -101,32 +101,14 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<Response<InferStream>, Status> {
         let (metadata, extensions, requests) = request.into_parts();
         let principal = principal(&extensions);
-        let headers = metadata.into_headers();
-        let status_wanted = headers.get(STREAM_STATUS_WANTED).is_some_and(|value| value == "true");
-        let inference = self.inference()?.clone();
-        let stopping = self.node.stopping.clone();
-        // A stream's own deadline is not that of each request in it.
-        let mut headers = headers;
-        headers.remove("grpc-timeout");
-        let headers = Arc::new(headers);
-        let answers = requests
-            .take_until(stopping.clone().cancelled_owned())
-            .map(move |request| {
-                let (inference, headers, principal) = (inference.clone(), headers.clone(), principal.clone());
-                async move {
-                    let request = request?;
-                    Ok(stream_answer(&inference, request, &headers, principal).await)
-                }
-            })
-            .buffered(STREAM_CONCURRENCY)
-            .map(move |answer| in_stream_form(answer, status_wanted));
-        let farewell = futures::stream::once(async move {
-            stopping
-                .is_cancelled()
-                .then(|| Err(Status::unavailable("this node is stopping; open the stream on another one")))
-        });
-        let answers = answers.chain(farewell.filter_map(std::future::ready));
-        Ok(Response::new(Box::pin(end_at_first_error(answers))))
+        let answers = stream::answers(
+            self.inference()?.clone(),
+            self.node.stopping.clone(),
+            metadata.into_headers(),
+            principal,
+            requests,
+        );
+        Ok(Response::new(answers))
     }
 
     async fn server_live(
@@ -201,10 +183,13 @@ impl GrpcInferenceService for InferenceService {
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
         let RepositoryModelLoadRequest { repository_name, model_name, parameters } = request.into_inner();
-        let model = named_model(model_name, repository_name);
-        load(&self.node, &model, parameters.keys().next().map(String::as_str))
+        let named = NamedModel::of(model_name, repository_name);
+        load(&self.node, &named.model, parameters.keys().next().map(String::as_str))
             .map_err(|e| infer_status(&e))?;
-        Ok(Response::new(RepositoryModelLoadResponse {}))
+        Ok(Response::new(match named.by_kserve {
+            true => RepositoryModelLoadResponse { model_name: named.model, is_loaded: true },
+            false => RepositoryModelLoadResponse::default(),
+        }))
     }
 
     async fn repository_model_unload(
@@ -212,8 +197,64 @@ impl GrpcInferenceService for InferenceService {
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
         let RepositoryModelUnloadRequest { repository_name, model_name, .. } = request.into_inner();
-        let model = named_model(model_name, repository_name);
-        Err(infer_status(&unload(&self.node, &model)))
+        let named = NamedModel::of(model_name, repository_name);
+        Err(infer_status(&unload(&self.node, &named.model)))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+        Err(Unsupported::SharedMemory.into())
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+        Err(Unsupported::SharedMemory.into())
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+        Err(Unsupported::SharedMemory.into())
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+        Err(Unsupported::SharedMemory.into())
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
+        Err(Unsupported::SharedMemory.into())
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+        Err(Unsupported::SharedMemory.into())
+    }
+
+    async fn trace_setting(
+        &self,
+        _: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        Err(Unsupported::Trace.into())
+    }
+
+    async fn log_settings(
+        &self,
+        _: Request<LogSettingsRequest>,
+    ) -> Result<Response<LogSettingsResponse>, Status> {
+        Err(Unsupported::Logging.into())
     }
 }
 
@@ -255,9 +296,20 @@ fn require_model(node: &Node, model: &str) -> Result<(), InferError> {
     Ok(())
 }
 
-/// KServe's clients put the model where Triton's put the repository.
-fn named_model(model: String, repository: String) -> String {
-    if model.is_empty() { repository } else { model }
+/// The model of a load or unload, and in whose words it was named.
+struct NamedModel {
+    model: String,
+    by_kserve: bool,
+}
+
+impl NamedModel {
+    /// KServe's clients put the model where Triton's put the repository.
+    fn of(model: String, repository: String) -> Self {
+        match model.is_empty() {
+            true => Self { model: repository, by_kserve: true },
+            false => Self { model, by_kserve: false },
+        }
+    }
 }
 
 fn principal(extensions: &http::Extensions) -> Principal {
@@ -277,92 +329,10 @@ fn failed(error: InferError) -> Status {
     infer_status(&error)
 }
 
-/// One request of a stream: its answer, or its error and the id it belongs to.
-struct StreamAnswer {
-    id: String,
-    outcome: Result<ModelInferResponse, InferError>,
-}
-
-async fn stream_answer(
-    inference: &Inference,
-    request: ModelInferRequest,
-    headers: &HeaderMap,
-    principal: Principal,
-) -> StreamAnswer {
-    let id = request.id.clone();
-    let context: Result<RequestContext, InferError> = words::request_context(headers, &request, principal);
-    let outcome = match context {
-        Ok(context) => inference.infer(request, context).await,
-        Err(error) => Err(error),
-    };
-    StreamAnswer { id, outcome }
-}
-
-fn in_stream_form(
-    answer: Result<StreamAnswer, Status>,
-    status_wanted: bool,
-) -> Result<ModelStreamInferResponse, Status> {
-    let StreamAnswer { id, outcome } = answer?;
-    match outcome {
-        Ok(mut response) => {
-            let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
-            response.parameters.insert(FINAL_RESPONSE.into(), last);
-            Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) })
-        }
-        Err(error) if status_wanted => Err(infer_status(&error)),
-        Err(error) => Ok(ModelStreamInferResponse {
-            error_message: error.to_string(),
-            infer_response: Some(ModelInferResponse { id, ..Default::default() }),
-        }),
-    }
-}
-
-/// After an error there is nothing more to say.
-fn end_at_first_error<T>(
-    stream: impl Stream<Item = Result<T, Status>>,
-) -> impl Stream<Item = Result<T, Status>> {
-    stream.scan(false, |ended, item| {
-        let pass = !*ended;
-        *ended = item.is_err();
-        std::future::ready(pass.then_some(item))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-
-    fn failed_answer() -> Result<StreamAnswer, Status> {
-        Ok(StreamAnswer { id: "7".into(), outcome: Err(InferError::NotFound("no m".into())) })
-    }
-
-    #[test]
-    fn an_error_travels_inside_the_stream_with_the_id_of_its_request() {
-        let response = in_stream_form(failed_answer(), false).unwrap();
-        assert_eq!(response.error_message, "no m");
-        assert_eq!(response.infer_response.unwrap().id, "7");
-    }
-
-    #[test]
-    fn an_error_ends_the_stream_where_the_client_asks_for_it() {
-        assert_eq!(in_stream_form(failed_answer(), true).unwrap_err().code(), tonic::Code::NotFound);
-    }
-
-    #[test]
-    fn an_answer_in_a_stream_says_that_it_is_the_only_one() {
-        let answer = Ok(StreamAnswer { id: "7".into(), outcome: Ok(ModelInferResponse::default()) });
-        let response = in_stream_form(answer, false).unwrap().infer_response.unwrap();
-        let last = response.parameters.get("triton_final_response").unwrap();
-        assert_eq!(last.parameter_choice, Some(ParameterChoice::BoolParam(true)));
-    }
-
-    #[tokio::test]
-    async fn nothing_follows_an_error() {
-        let items = vec![Ok(1), Err(Status::internal("x")), Ok(2)];
-        let seen: Vec<_> = end_at_first_error(futures::stream::iter(items)).collect().await;
-        assert_eq!(seen.len(), 2);
-    }
 
     #[test]
     fn reflection_knows_every_service() {
@@ -371,7 +341,9 @@ mod tests {
 
     #[test]
     fn a_kserve_client_names_the_model_in_the_repository_field() {
-        assert_eq!(named_model(String::new(), "m".into()), "m");
-        assert_eq!(named_model("m".into(), "r".into()), "m");
+        let kserve = NamedModel::of(String::new(), "m".into());
+        assert_eq!((kserve.model.as_str(), kserve.by_kserve), ("m", true));
+        let triton = NamedModel::of("m".into(), "r".into());
+        assert_eq!((triton.model.as_str(), triton.by_kserve), ("m", false));
     }
 }

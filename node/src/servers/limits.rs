@@ -1,5 +1,8 @@
 //! Bodies over `max_request_bytes` are refused before they are read where they
-//! say their length, and as soon as they pass it where they do not.
+//! say their length, and as soon as they pass it where they do not: compressed
+//! ones by what they are decompressed. A body that stops coming is given up.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -15,13 +18,27 @@ pub(super) enum BodyError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// In an encoding that is not understood.
+    #[error("Content-Encoding {0} is not understood; send gzip, deflate or none")]
+    Encoding(String),
+    /// Its sender has stopped sending.
+    #[error("nothing more of the request body came for {waited:?}")]
+    Stalled {
+        /// For how long it was waited.
+        waited: Duration,
+    },
     /// It broke off, or is not what its encoding says.
     #[error("the request body could not be read: {0}")]
     Broken(String),
 }
 
-/// Refuses by the announced length alone.
-pub(super) fn check_length(headers: &HeaderMap, limit_bytes: usize) -> Result<(), BodyError> {
+/// Refuses by the head alone: by the announced length, and by the encoding that
+/// is still named after decompression.
+pub(super) fn check_head(headers: &HeaderMap, limit_bytes: usize) -> Result<(), BodyError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity");
+    if let Some(encoding) = encoding {
+        return Err(BodyError::Encoding(format!("{encoding:?}")));
+    }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match length.and_then(|length| length.parse::<u64>().ok()) {
         Some(length) if length > limit_bytes as u64 => Err(BodyError::TooLarge { limit_bytes }),
@@ -29,11 +46,16 @@ pub(super) fn check_length(headers: &HeaderMap, limit_bytes: usize) -> Result<()
     }
 }
 
-/// Reads a body, as it is after decompression, up to the limit.
-pub(super) async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, BodyError> {
+/// Reads a body, as it is after decompression, up to the limit. Each piece of it
+/// must come within `patience`.
+pub(super) async fn read(mut body: Body, limit_bytes: usize, patience: Duration) -> Result<Bytes, BodyError> {
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let Ok(frame) = tokio::time::timeout(patience, body.frame()).await else {
+            return Err(BodyError::Stalled { waited: patience });
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len().max(gathered.len()) + data.len() > limit_bytes {
@@ -64,17 +86,26 @@ mod tests {
         Body::from_stream(tokio_stream::iter(pieces))
     }
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_body_that_stops_coming_is_given_up() {
+        let stalled = Body::from_stream(tokio_stream::pending::<Result<Bytes, Infallible>>());
+        let outcome = read(stalled, 5, Duration::from_millis(1)).await;
+        assert!(matches!(outcome, Err(BodyError::Stalled { .. })), "{outcome:?}");
+    }
+
     #[tokio::test]
     async fn a_body_is_gathered_from_its_pieces() {
-        assert_eq!(read(in_pieces(&["ab", "", "cd", "e"]), 5).await.unwrap(), "abcde");
-        assert_eq!(read(in_pieces(&["abcde"]), 5).await.unwrap(), "abcde");
-        assert_eq!(read(Body::empty(), 5).await.unwrap(), "");
+        assert_eq!(read(in_pieces(&["ab", "", "cd", "e"]), 5, PATIENCE).await.unwrap(), "abcde");
+        assert_eq!(read(in_pieces(&["abcde"]), 5, PATIENCE).await.unwrap(), "abcde");
+        assert_eq!(read(Body::empty(), 5, PATIENCE).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn a_body_is_refused_as_soon_as_it_passes_the_limit() {
         for pieces in [&["abcdef"][..], &["abc", "def"], &["abcde", "f"]] {
-            let outcome = read(in_pieces(pieces), 5).await;
+            let outcome = read(in_pieces(pieces), 5, PATIENCE).await;
             assert!(matches!(outcome, Err(BodyError::TooLarge { limit_bytes: 5 })), "{pieces:?}");
         }
     }
@@ -82,7 +113,16 @@ mod tests {
     #[test]
     fn a_body_that_says_its_length_is_refused_unread() {
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, "6".parse().unwrap())]);
-        assert!(check_length(&headers, 5).is_err());
-        assert!(check_length(&headers, 6).is_ok());
+        assert!(check_head(&headers, 5).is_err());
+        assert!(check_head(&headers, 6).is_ok());
+    }
+
+    #[test]
+    fn an_encoding_that_is_not_understood_is_named() {
+        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, "br".parse().unwrap())]);
+        let error = check_head(&headers, 5).unwrap_err();
+        assert!(error.to_string().contains("\"br\" is not understood"), "{error}");
+        let none = HeaderMap::from_iter([(header::CONTENT_ENCODING, "identity".parse().unwrap())]);
+        assert!(check_head(&none, 5).is_ok());
     }
 }

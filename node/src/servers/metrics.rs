@@ -1,6 +1,8 @@
 //! The metrics port: /metrics for Prometheus, /livez and /readyz for whoever
 //! restarts and routes.
 
+mod triton_names;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -28,7 +30,12 @@ async fn metrics(State(node): State<Arc<Node>>) -> Response {
     }
     node.metrics.ready.set(i64::from(node.ready()));
     match node.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(mut text) => {
+            if let Ok(running) = node.running() {
+                triton_names::write(&running.inference.loaded_counts(), &mut text);
+            }
+            ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "metrics cannot be rendered");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

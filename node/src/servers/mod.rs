@@ -11,6 +11,7 @@ mod observe;
 mod parameters;
 mod rest;
 mod security;
+mod unsupported;
 mod words;
 
 pub(crate) use health::{HealthReporter, follow_readiness, health_service, say_not_serving};

@@ -5,14 +5,18 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use starling_actors::inference::InferError;
+use starling_actors::inference::{InferError, classification};
 use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_proto::inference::{InferParameter, ModelInferRequest};
+
+use super::unsupported::Unsupported;
 
 /// Every request of Triton's C++ client carries it, streams and unary calls alike.
 const ENABLE_EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 const RESERVED_PREFIX: &str = "triton_";
 const SHARED_MEMORY_PREFIX: &str = "shared_memory_";
+/// Of a sequence; clients that belong to none may send them empty.
+const SEQUENCE: [&str; 3] = ["sequence_id", "sequence_start", "sequence_end"];
 
 /// What was found in them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,11 +36,8 @@ pub(super) fn read(request: &ModelInferRequest, now: Instant) -> Result<Paramete
     }
     for output in &request.outputs {
         refuse_shared_memory(&output.name, &output.parameters)?;
-        if output.parameters.contains_key("classification") {
-            return Err(InferError::Unimplemented(format!(
-                "output '{}': the classification extension is not supported; read the scores themselves",
-                output.name
-            )));
+        if let Some(parameter) = output.parameters.get(classification::CLASSIFICATION) {
+            classification::classes(&output.name, parameter)?;
         }
     }
     let mut found = Parameters::default();
@@ -46,6 +47,7 @@ pub(super) fn read(request: &ModelInferRequest, now: Instant) -> Result<Paramete
             "routing_key" => found.routing_key = Some(text(key, parameter)?),
             "starling_quiet" => found.quiet = flag(key, parameter)?,
             ENABLE_EMPTY_FINAL_RESPONSE => {}
+            key if SEQUENCE.contains(&key) => refuse_sequence(key, parameter)?,
             _ if key.starts_with(RESERVED_PREFIX) => {
                 return Err(InferError::InvalidArgument(format!(
                     "parameter '{key}': keys that begin with 'triton_' are reserved"
@@ -63,10 +65,29 @@ fn refuse_shared_memory(
 ) -> Result<(), InferError> {
     if parameters.keys().any(|key| key.starts_with(SHARED_MEMORY_PREFIX)) {
         return Err(InferError::Unimplemented(format!(
-            "tensor '{tensor}': shared memory is not supported; send the contents"
+            "tensor '{tensor}': {}",
+            Unsupported::SharedMemory.text()
         )));
     }
     Ok(())
+}
+
+/// Nothing, zero and false are what a request outside of sequences says.
+fn refuse_sequence(key: &str, parameter: &InferParameter) -> Result<(), InferError> {
+    let is_nothing = match &parameter.parameter_choice {
+        None => true,
+        Some(ParameterChoice::BoolParam(flag)) => !flag,
+        Some(ParameterChoice::Int64Param(number)) => *number == 0,
+        Some(ParameterChoice::Uint64Param(number)) => *number == 0,
+        Some(ParameterChoice::StringParam(text)) => text.is_empty(),
+        Some(ParameterChoice::DoubleParam(_)) => false,
+    };
+    match is_nothing {
+        true => Ok(()),
+        false => {
+            Err(InferError::Unimplemented(format!("parameter '{key}': {}", Unsupported::Sequences.text())))
+        }
+    }
 }
 
 /// Zero means no limit, as for Triton.
@@ -154,11 +175,31 @@ mod tests {
         assert!(
             matches!(read(&shared, Instant::now()), Err(InferError::Unimplemented(t)) if t.contains("'x'"))
         );
-        let output = InferRequestedOutputTensor {
-            name: "y".into(),
-            parameters: parameters("classification", ParameterChoice::Int64Param(3)),
+    }
+
+    #[test]
+    fn classes_are_a_whole_number() {
+        let with = |choice| {
+            let output = InferRequestedOutputTensor {
+                name: "y".into(),
+                parameters: parameters("classification", choice),
+            };
+            read(&ModelInferRequest { outputs: vec![output], ..Default::default() }, Instant::now())
         };
-        let top = ModelInferRequest { outputs: vec![output], ..Default::default() };
-        assert!(matches!(read(&top, Instant::now()), Err(InferError::Unimplemented(t)) if t.contains("'y'")));
+        assert!(with(ParameterChoice::Int64Param(3)).is_ok());
+        let refused = with(ParameterChoice::StringParam("3".into()));
+        assert!(matches!(refused, Err(InferError::InvalidArgument(text)) if text.contains("'y'")));
+    }
+
+    #[test]
+    fn a_request_of_a_sequence_is_refused_and_one_of_none_is_not() {
+        let now = Instant::now();
+        for choice in [ParameterChoice::Int64Param(7), ParameterChoice::StringParam("a-b".into())] {
+            let refused = read(&request("sequence_id", choice), now);
+            assert!(matches!(refused, Err(InferError::Unimplemented(text)) if text.contains("sequence_id")));
+        }
+        assert!(read(&request("sequence_start", ParameterChoice::BoolParam(true)), now).is_err());
+        assert!(read(&request("sequence_id", ParameterChoice::Uint64Param(0)), now).is_ok());
+        assert!(read(&request("sequence_end", ParameterChoice::BoolParam(false)), now).is_ok());
     }
 }

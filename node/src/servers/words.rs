@@ -124,6 +124,8 @@ fn response_header(key: &str, parameter: &InferParameter) -> Option<(HeaderName,
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -188,5 +190,19 @@ mod tests {
             ("x-starling-some-thing", "a"),
         ]);
         assert_eq!(found, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn header_values_of_any_kind_are_read_or_refused(
+            name in prop::sample::select(&[KEY, MIN_EPOCH, QUIET, GRPC_TIMEOUT][..]),
+            value in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value)]);
+                let read = request_context(&headers, &ModelInferRequest::default(), Principal::local());
+                prop_assert!(matches!(read, Ok(_) | Err(InferError::InvalidArgument(_))), "{:?}", read);
+            }
+        }
     }
 }

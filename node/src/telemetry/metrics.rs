@@ -2,7 +2,7 @@
 //! (Those of predictions are defined beside the code that predicts.)
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use starling_raft::consensus::RaftStatus;
 
 /// The registry, and handles to what is set from this crate. Cheap to clone.
@@ -91,9 +91,9 @@ impl Metrics {
     }
 
     /// In Prometheus' text format.
-    pub(crate) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = String::with_capacity(16 * 1024);
+        TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
 }
@@ -169,7 +169,7 @@ mod tests {
         metrics.requests.with_label_values(&["grpc", "ModelInfer", "Ok"]).inc_by(3);
         let status = RaftStatus { term: 7, has_quorum: true, ..RaftStatus::default() };
         metrics.observe_cluster(&status, 2, 3);
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let text = metrics.render().unwrap();
         for line in [
             r#"starling_requests_total{code="Ok",operation="ModelInfer",protocol="grpc"} 3"#,
             "starling_raft_term 7",

@@ -128,13 +128,11 @@ fn wanted_outputs(
     }
     let mut wanted = Vec::with_capacity(request.outputs.len());
     for output in &request.outputs {
-        for unsupported in ["shared_memory_region", "classification"] {
-            if output.parameters.contains_key(unsupported) {
-                return Err(InferError::Unimplemented(format!(
-                    "parameter '{unsupported}' of output '{}' is not supported; ask for the tensor itself",
-                    output.name
-                )));
-            }
+        if output.parameters.contains_key("shared_memory_region") {
+            return Err(InferError::Unimplemented(format!(
+                "output '{}' is wanted in shared memory, which is not supported; take it from the answer",
+                output.name
+            )));
         }
         let Some(place) = signature.outputs.iter().position(|spec| spec.name == output.name) else {
             return Err(InferError::InvalidArgument(format!(
@@ -336,5 +334,7 @@ fn out_of_range(data_type: DataType, contents: &InferTensorContents) -> Option<i
     signed.chain(unsigned).find(|value| *value < min || *value > max)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

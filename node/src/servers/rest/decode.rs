@@ -19,6 +19,9 @@ const BINARY_DATA_SIZE: &str = "binary_data_size";
 const BINARY_DATA: &str = "binary_data";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 
+const NO_NUMBER_HINT: &str =
+    " (JSON has no NaN and no Infinity; send such values as binary tensor data, binary_data_size)";
+
 /// A request, and how its answer is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Decoded {
@@ -78,8 +81,10 @@ pub(super) fn decode(body: &Bytes, json_bytes: Option<usize>) -> Result<Decoded,
             body.len()
         )));
     }
-    let request: RequestJson = serde_json::from_slice(&body[..json_end]).map_err(|error| {
-        RestError::bad_request(format!("the body is not the JSON of an inference request: {error}"))
+    let json = &body[..json_end];
+    let request: RequestJson = serde_json::from_slice(json).map_err(|error| {
+        let hint = if names_no_number(json) { NO_NUMBER_HINT } else { "" };
+        RestError::bad_request(format!("the body is not the JSON of an inference request: {error}{hint}"))
     })?;
     let mut binary = Binary { rest: body.slice(json_end..), allowed: json_bytes.is_some() };
     let mut inputs = Vec::with_capacity(request.inputs.len());
@@ -118,6 +123,11 @@ pub(super) fn decode(body: &Bytes, json_bytes: Option<usize>) -> Result<Decoded,
         ..ModelInferRequest::default()
     };
     Ok(Decoded { request, form })
+}
+
+/// Whether it has what Python writes and JSON lacks.
+fn names_no_number(json: &[u8]) -> bool {
+    [&b"NaN"[..], b"Infinity"].iter().any(|word| json.windows(word.len()).any(|window| window == *word))
 }
 
 /// The bytes of the only input of a model, of batch size one; everything comes
@@ -341,6 +351,7 @@ mod tests {
             (input(r#","data":[1],"parameters":{"binary_data_size":1}"#), "input 'x': has both"),
             (input(r#","parameters":{"binary_data_size":1}"#), "needs the header"),
             (input(r#","data":[1,2]"#), "input 'x': shape [1] has 1 elements, data has 2"),
+            (input(r#","data":[NaN]"#), "JSON has no NaN and no Infinity"),
             (r#"{"inputs":[],"parameters":{"k":[1]}}"#.to_owned(), "parameter 'k'"),
             (r#"{"inputs":[],"parameters":{"binary_data_output":1}}"#.to_owned(), "binary_data_output"),
         ];
@@ -367,7 +378,30 @@ mod tests {
         assert!(decode_raw(Bytes::new(), &[]).is_err());
     }
 
+    const GOOD: &str = r#"{"id":"42","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[3,4]]},
+        {"name":"t","shape":[1],"datatype":"BYTES","data":["a"],"parameters":{"binary_data_size":3}}],
+        "parameters":{"routing_key":"u7","n":18446744073709551615,"f":0.5},"outputs":[{"name":"y"}]}"#;
+
     proptest! {
+        #[test]
+        fn json_with_bytes_changed_is_answered_or_refused(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            from in any::<prop::sample::Index>(),
+            bytes in 0..40_usize,
+        ) {
+            let mut body = GOOD.as_bytes().to_vec();
+            let from = from.index(body.len());
+            let cut = from..(from + bytes).min(body.len());
+            // Also what a client repeats: brackets, digits, quotes.
+            let repeated = body[cut.clone()].repeat(3);
+            body.splice(cut, repeated);
+            for (place, value) in changes {
+                let place = place.index(body.len());
+                body[place] = value;
+            }
+            let _ = decode(&Bytes::from(body), None);
+        }
+
         #[test]
         fn whatever_comes_is_answered_or_refused(body: Vec<u8>, json_bytes: Option<u8>) {
             let _ = decode(&Bytes::from(body), json_bytes.map(usize::from));

@@ -8,9 +8,10 @@ use serde_json::json;
 use starling_actors::inference::InferError;
 
 use super::json_response;
-use crate::servers::errors::infer_http;
+use crate::servers::errors::{bounded, infer_http};
 use crate::servers::limits::BodyError;
 use crate::servers::node::Starting;
+use crate::servers::unsupported::Unsupported;
 
 /// A refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,12 @@ impl From<InferError> for RestError {
     }
 }
 
+impl From<Unsupported> for RestError {
+    fn from(part: Unsupported) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, part.text())
+    }
+}
+
 impl From<Starting> for RestError {
     fn from(starting: Starting) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, starting.to_string())
@@ -56,6 +63,8 @@ impl From<BodyError> for RestError {
     fn from(error: BodyError) -> Self {
         let status = match error {
             BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            BodyError::Stalled { .. } => StatusCode::REQUEST_TIMEOUT,
             BodyError::Broken(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, error.to_string())
@@ -64,7 +73,7 @@ impl From<BodyError> for RestError {
 
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
-        let mut response = json_response(self.status, &json!({ "error": self.text }));
+        let mut response = json_response(self.status, &json!({ "error": bounded(self.text) }));
         if let Some(retry_after) = self.retry_after {
             // The header has whole seconds; less than one would read as none.
             let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;

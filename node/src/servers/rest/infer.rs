@@ -4,39 +4,31 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use serde::Deserialize;
 use starling_raft::state::Principal;
 
 use super::decode::{Decoded, decode, decode_raw};
 use super::encode::encode;
 use super::error::RestError;
+use super::orca::LoadFormat;
+use super::target::Target;
 use crate::servers::{Node, limits, words};
 
 const JSON_BYTES: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// From the path.
-#[derive(Deserialize)]
-pub(super) struct Target {
-    pub(super) model: String,
-    /// Label or ordinal.
-    #[serde(default)]
-    pub(super) version: String,
-}
-
 pub(super) async fn infer(
     State(node): State<Arc<Node>>,
-    Path(target): Path<Target>,
+    target: Target,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, RestError> {
     let limit_bytes = usize::try_from(node.settings.max_request_bytes).unwrap_or(usize::MAX);
-    limits::check_length(&headers, limit_bytes)?;
+    limits::check_head(&headers, limit_bytes)?;
     let inference = &node.running()?.inference;
-    let body = limits::read(body, limit_bytes).await?;
+    let body = limits::read(body, limit_bytes, node.settings.header_read_timeout).await?;
     let json_bytes = json_bytes(&headers)?;
     let Decoded { mut request, form } = match json_bytes {
         Some(0) => {
@@ -60,6 +52,9 @@ pub(super) async fn infer(
     };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     words::response_headers(&answer, response.headers_mut());
+    if let Some(format) = LoadFormat::of(&headers) {
+        format.write(inference.in_flight(), response.headers_mut());
+    }
     Ok(response)
 }
 

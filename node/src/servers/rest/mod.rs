@@ -6,14 +6,16 @@ mod encode;
 mod error;
 mod infer;
 mod models;
+mod orca;
 mod repository;
+mod target;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::{StatusCode, header};
 use serde_json::json;
 use tower::ServiceBuilder;
@@ -21,6 +23,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use super::unsupported::Unsupported;
 use super::{Node, grpc, metrics};
 use error::RestError;
 
@@ -31,7 +34,7 @@ const COMPRESSED_BYTES_MIN: u64 = 1024;
 pub(super) fn router(node: &Arc<Node>) -> Router {
     let compression = ServiceBuilder::new()
         .layer(CompressionLayer::new().no_br().no_zstd().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN)))
-        .layer(RequestDecompressionLayer::new().no_br().no_zstd());
+        .layer(RequestDecompressionLayer::new().no_br().no_zstd().pass_through_unaccepted(true));
     Router::new()
         .route("/livez", get(metrics::livez))
         .route("/readyz", get(metrics::readyz))
@@ -55,8 +58,18 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
         .route("/v2/repository/models/{model}/load", post(repository::load))
         .route("/v2/repository/models/{model}/unload", post(repository::unload))
         .route("/v2/repository/{repository}/index", post(repository::index))
-        .route("/v2/repository/{repository}/models/{model}/load", post(repository::load_in))
-        .route("/v2/repository/{repository}/models/{model}/unload", post(repository::unload_in))
+        .route("/v2/repository/{repository}/models/{model}/load", post(repository::load))
+        .route("/v2/repository/{repository}/models/{model}/unload", post(repository::unload))
+        .route("/v2/models/{model}/generate", any(no_generate))
+        .route("/v2/models/{model}/generate_stream", any(no_generate))
+        .route("/v2/models/{model}/versions/{version}/generate", any(no_generate))
+        .route("/v2/models/{model}/versions/{version}/generate_stream", any(no_generate))
+        .route("/v2/models/{model}/trace/setting", any(no_trace))
+        .route("/v2/models/{model}/versions/{version}/trace/setting", any(no_trace))
+        .route("/v2/trace/setting", any(no_trace))
+        .route("/v2/logging", any(no_logging))
+        .route("/v2/systemsharedmemory/{*rest}", any(no_shared_memory))
+        .route("/v2/cudasharedmemory/{*rest}", any(no_shared_memory))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(compression)
@@ -83,8 +96,27 @@ async fn ready(State(node): State<Arc<Node>>) -> Response {
     json_response(status, &json!({ "ready": ready }))
 }
 
+async fn no_generate() -> RestError {
+    Unsupported::Generate.into()
+}
+
+async fn no_trace() -> RestError {
+    Unsupported::Trace.into()
+}
+
+async fn no_logging() -> RestError {
+    Unsupported::Logging.into()
+}
+
+async fn no_shared_memory() -> RestError {
+    Unsupported::SharedMemory.into()
+}
+
 async fn unknown_path(uri: http::Uri) -> RestError {
-    RestError::new(StatusCode::NOT_FOUND, format!("no such path: {}", uri.path()))
+    RestError::new(
+        StatusCode::NOT_FOUND,
+        format!("no such path: {}; the protocol of this port is v2, see GET /v2", uri.path()),
+    )
 }
 
 async fn wrong_method(method: http::Method, uri: http::Uri) -> RestError {

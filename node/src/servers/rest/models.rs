@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -16,8 +16,8 @@ use starling_proto::inference::{
 };
 
 use super::error::RestError;
-use super::infer::Target;
 use super::json_response;
+use super::target::Target;
 use crate::servers::Node;
 
 pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Response, RestError> {
@@ -26,10 +26,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Response, Rest
     Ok(json_response(StatusCode::OK, &json!({ "models": models })))
 }
 
-pub(super) async fn metadata(
-    State(node): State<Arc<Node>>,
-    Path(target): Path<Target>,
-) -> Result<Response, RestError> {
+pub(super) async fn metadata(State(node): State<Arc<Node>>, target: Target) -> Result<Response, RestError> {
     let metadata = inference(&node)?.model_metadata(&target.model, &target.version)?;
     let tensors = |tensors: &[TensorMetadata]| -> Vec<Value> {
         tensors
@@ -48,10 +45,7 @@ pub(super) async fn metadata(
     Ok(json_response(StatusCode::OK, &body))
 }
 
-pub(super) async fn ready(
-    State(node): State<Arc<Node>>,
-    Path(target): Path<Target>,
-) -> Result<Response, RestError> {
+pub(super) async fn ready(State(node): State<Arc<Node>>, target: Target) -> Result<Response, RestError> {
     let (status, ready) = match inference(&node)?.model_ready(&target.model, &target.version) {
         Ok(true) => (StatusCode::OK, true),
         Ok(false) => (StatusCode::SERVICE_UNAVAILABLE, false),
@@ -64,18 +58,12 @@ pub(super) async fn ready(
     Ok(json_response(status, &json!({ "name": target.model, "ready": true })))
 }
 
-pub(super) async fn config(
-    State(node): State<Arc<Node>>,
-    Path(target): Path<Target>,
-) -> Result<Response, RestError> {
+pub(super) async fn config(State(node): State<Arc<Node>>, target: Target) -> Result<Response, RestError> {
     let config = inference(&node)?.model_config(&target.model, &target.version)?.config.unwrap_or_default();
     Ok(json_response(StatusCode::OK, &config_json(&config)))
 }
 
-pub(super) async fn statistics(
-    State(node): State<Arc<Node>>,
-    Path(target): Path<Target>,
-) -> Result<Response, RestError> {
+pub(super) async fn statistics(State(node): State<Arc<Node>>, target: Target) -> Result<Response, RestError> {
     let statistics = inference(&node)?.model_statistics(&target.model, &target.version)?;
     Ok(json_response(StatusCode::OK, &statistics_json(&statistics)))
 }

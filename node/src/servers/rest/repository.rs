@@ -2,9 +2,10 @@
 //! nothing to do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -12,10 +13,12 @@ use serde_json::{Map, Value, json};
 
 use super::error::RestError;
 use super::json_response;
+use super::target::Target;
 use crate::servers::{Node, grpc, limits};
 
 /// Bodies here are a few words.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize, Default)]
 struct IndexRequest {
@@ -53,7 +56,7 @@ pub(super) async fn index(
 
 pub(super) async fn load(
     State(node): State<Arc<Node>>,
-    Path(model): Path<String>,
+    Target { model, .. }: Target,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, RestError> {
@@ -62,30 +65,14 @@ pub(super) async fn load(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-pub(super) async fn load_in(
-    node: State<Arc<Node>>,
-    Path((_repository, model)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, RestError> {
-    load(node, Path(model), headers, body).await
-}
-
-pub(super) async fn unload(State(node): State<Arc<Node>>, Path(model): Path<String>) -> RestError {
-    grpc::unload(&node, &model).into()
-}
-
-pub(super) async fn unload_in(
-    node: State<Arc<Node>>,
-    Path((_repository, model)): Path<(String, String)>,
-) -> RestError {
-    unload(node, Path(model)).await
+pub(super) async fn unload(State(node): State<Arc<Node>>, target: Target) -> RestError {
+    grpc::unload(&node, &target.model).into()
 }
 
 /// An empty body means no wishes.
 async fn read<T: for<'a> Deserialize<'a> + Default>(headers: &HeaderMap, body: Body) -> Result<T, RestError> {
-    limits::check_length(headers, BODY_BYTES_MAX)?;
-    let body = limits::read(body, BODY_BYTES_MAX).await?;
+    limits::check_head(headers, BODY_BYTES_MAX)?;
+    let body = limits::read(body, BODY_BYTES_MAX, BODY_PATIENCE).await?;
     if body.is_empty() {
         return Ok(T::default());
     }

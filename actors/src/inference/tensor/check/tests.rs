@@ -231,7 +231,7 @@ fn outputs_come_in_the_order_asked_for_and_unknown_ones_are_named() {
 }
 
 #[test]
-fn shared_memory_and_classification_are_said_to_be_unsupported() {
+fn shared_memory_is_said_to_be_unsupported() {
     let parameter =
         || InferParameter { parameter_choice: Some(ParameterChoice::StringParam("r".to_owned())) };
     let mut request = good();
@@ -239,7 +239,7 @@ fn shared_memory_and_classification_are_said_to_be_unsupported() {
     assert!(matches!(check("m", &signature(), request), Err(InferError::Unimplemented(_))));
     let mut request = good();
     let mut output = InferRequestedOutputTensor { name: "y".to_owned(), ..Default::default() };
-    output.parameters.insert("classification".to_owned(), parameter());
+    output.parameters.insert("shared_memory_region".to_owned(), parameter());
     request.outputs = vec![output];
     assert!(matches!(check("m", &signature(), request), Err(InferError::Unimplemented(_))));
 }
