@@ -24,15 +24,17 @@ def tensor(name, element_type, shape):
     return helper.make_tensor_value_info(name, element_type, shape)
 
 
-def save(name, nodes, inputs, outputs, initializers=(), opsets=(("", OPSET),)):
+def save(name, nodes, inputs, outputs, initializers=(), opsets=(("", OPSET),), ir_version=IR_VERSION):
     graph = helper.make_graph(list(nodes), name, inputs, outputs, list(initializers))
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets],
         producer_name="make_test_models",
     )
-    model.ir_version = IR_VERSION
-    (TESTDATA / f"{name}.onnx").write_bytes(model.SerializeToString())
+    model.ir_version = ir_version
+    file = TESTDATA / f"{name}.onnx"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(model.SerializeToString())
 
 
 def identity(name, element_type, shape):
@@ -143,6 +145,144 @@ def sequence_input():
     save("sequence_input", [node], [sequence], [tensor("y", T.FLOAT, ["n", 2])])
 
 
+def optional_input():
+    optional = helper.make_optional_type_proto(helper.make_tensor_type_proto(T.FLOAT, ["n", 2]))
+    save(
+        "optional_input",
+        [helper.make_node("OptionalGetElement", ["x"], ["y"])],
+        [helper.make_value_info("x", optional)],
+        [tensor("y", T.FLOAT, ["n", 2])],
+    )
+
+
+def all_types():
+    """One input and one output of every type that the protocol has."""
+    kinds = [
+        ("bool", T.BOOL),
+        ("uint8", T.UINT8),
+        ("uint16", T.UINT16),
+        ("uint32", T.UINT32),
+        ("uint64", T.UINT64),
+        ("int8", T.INT8),
+        ("int16", T.INT16),
+        ("int32", T.INT32),
+        ("int64", T.INT64),
+        ("fp16", T.FLOAT16),
+        ("bf16", T.BFLOAT16),
+        ("fp32", T.FLOAT),
+        ("fp64", T.DOUBLE),
+        ("bytes", T.STRING),
+    ]
+    save(
+        "all_types",
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name, _ in kinds],
+        [tensor(name, kind, ["batch", 2]) for name, kind in kinds],
+        [tensor(f"{name}_out", kind, ["batch", 2]) for name, kind in kinds],
+    )
+
+
+def scalar():
+    """No axes at all: twice a number, and its sign."""
+    save(
+        "scalar",
+        [
+            helper.make_node("Add", ["x", "x"], ["twice"]),
+            helper.make_node("Less", ["x", "zero"], ["negative"]),
+        ],
+        [tensor("x", T.FLOAT, [])],
+        [tensor("twice", T.FLOAT, []), tensor("negative", T.BOOL, [])],
+        [helper.make_tensor("zero", T.FLOAT, [], [0.0])],
+    )
+
+
+def default_input():
+    """x times a factor that is 3 unless the request says otherwise."""
+    save(
+        "default_input",
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [tensor("x", T.FLOAT, ["batch", 2]), tensor("factor", T.FLOAT, [1])],
+        [tensor("y", T.FLOAT, ["batch", 2])],
+        [helper.make_tensor("factor", T.FLOAT, [1], [3.0])],
+    )
+
+
+def sequence_output(name, lengths):
+    """Cuts 4 rows into pieces of the given lengths."""
+    save(
+        name,
+        [helper.make_node("SplitToSequence", ["x", "lengths"], ["y"], axis=0)],
+        [tensor("x", T.FLOAT, [4, 2])],
+        [helper.make_tensor_sequence_value_info("y", T.FLOAT, None)],
+        [helper.make_tensor("lengths", T.INT64, [len(lengths)], lengths)],
+    )
+
+
+def nonzero():
+    """Indices of what is not zero: nobody knows how many before the run."""
+    save(
+        "nonzero",
+        [helper.make_node("NonZero", ["x"], ["y"])],
+        [tensor("x", T.FLOAT, ["batch", 3])],
+        [tensor("y", T.INT64, [2, "found"])],
+    )
+
+
+def no_inputs():
+    save(
+        "no_inputs",
+        [helper.make_node("Identity", ["constant"], ["y"])],
+        [],
+        [tensor("y", T.INT64, [3])],
+        [helper.make_tensor("constant", T.INT64, [3], [5, 7, 11])],
+    )
+
+
+def future_opset():
+    """Written for an opset that no runtime has yet."""
+    save(
+        "future_opset",
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [tensor("x", T.FLOAT, ["batch", 1])],
+        [tensor("y", T.FLOAT, ["batch", 1])],
+        opsets=(("", 9_999),),
+    )
+
+
+def stored_at(location, name="w"):
+    """An initializer of 2 x 2 floats whose data lies in another file."""
+    weights = T(name=name, data_type=T.FLOAT, dims=[2, 2], data_location=T.EXTERNAL)
+    for key, value in [("location", location), ("offset", "0"), ("length", "16")]:
+        weights.external_data.add(key=key, value=value)
+    return weights
+
+
+def external_data(name, location):
+    """x times a matrix that lies in another file."""
+    save(
+        name,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor("x", T.FLOAT, ["batch", 2])],
+        [tensor("y", T.FLOAT, ["batch", 2])],
+        [stored_at(location)],
+    )
+
+
+def external_data_in_a_branch():
+    """The reference stands in a constant within a branch of an If."""
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["inner"], value=stored_at("/etc/passwd", "hidden"))],
+        "branch",
+        [],
+        [tensor("inner", T.FLOAT, [2, 2])],
+    )
+    save(
+        "external_in_branch",
+        [helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch)],
+        [tensor("condition", T.BOOL, [])],
+        [tensor("y", T.FLOAT, [2, 2])],
+    )
+
+
 def classifier(name, labels):
     """Logistic regression on three separate clouds, exported as skl2onnx does by
     default: a label, and a sequence of maps made by ZipMap."""
@@ -174,6 +314,21 @@ def main():
     slow_loop()
     unknown_operator()
     sequence_input()
+    optional_input()
+    all_types()
+    scalar()
+    default_input()
+    sequence_output("sequence_even", [2, 2])
+    sequence_output("sequence_ragged", [1, 3])
+    nonzero()
+    no_inputs()
+    future_opset()
+    external_data("external/model", "weights/w.bin")
+    (TESTDATA / "external/weights").mkdir(exist_ok=True)
+    (TESTDATA / "external/weights/w.bin").write_bytes(np.array([[1, 2], [3, 4]], dtype="<f4").tobytes())
+    external_data("external_parent", "../../etc/passwd")
+    external_data("external_absolute", "/etc/passwd")
+    external_data_in_a_branch()
     classifier("classifier_int64", [3, 5, 8])
     classifier("classifier_text", ["ham", "junk", "spam"])
     whole = (TESTDATA / "matmul.onnx").read_bytes()

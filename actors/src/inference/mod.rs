@@ -9,6 +9,7 @@
 pub mod admission;
 mod answering;
 pub mod backoff;
+pub mod bundle;
 #[cfg(test)]
 mod cluster_tests;
 pub mod cluster_traffic;

@@ -19,6 +19,7 @@ use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::bundle;
 use super::local_versions::LocalVersions;
 use super::placement_plan::{LoadOrder, LocalPhase, PlacementInput, PlacementPlan, plan};
 use super::readiness::ReadinessBoard;
@@ -301,8 +302,13 @@ async fn load(
         .ensure_local(version.digest, version.size_bytes, timeout)
         .await
         .map_err(|error| again(error.to_string()))?;
+    let digest = version.digest;
+    let path = tokio::task::spawn_blocking(move || bundle::settle(&artefacts, digest, file))
+        .await
+        .map_err(|error| again(format!("unpacking panicked: {error}")))?
+        .map_err(|error| again(error.to_string()))?;
     let signature = Arc::new(version.signature.clone());
-    match tokio::time::timeout(timeout, host.load(order.key, file, signature, settings)).await {
+    match tokio::time::timeout(timeout, host.load(order.key, path, signature, settings)).await {
         Ok(Ok(loaded)) => Ok(loaded),
         Ok(Err(error)) => {
             let refused = !matches!(error, InferError::Unavailable(_) | InferError::Cancelled);

@@ -12,6 +12,7 @@ use starling_raft::state::Signature;
 use starling_raft::state::models::TensorSpec;
 
 use super::OnnxRuntime;
+use super::bundle::ModelFiles;
 use super::session_options::SessionOptions;
 use super::signature;
 use super::tensor::check::CheckedRequest;
@@ -55,12 +56,13 @@ pub(crate) struct ModelSession {
 }
 
 impl ModelSession {
-    /// Loads a model file. Blocking. Errors are ONNX Runtime's own reasons, with
-    /// the path left out.
-    pub(crate) fn open(runtime: &OnnxRuntime, file: &Path, options: &SessionOptions) -> Result<Self, String> {
-        let session = options
-            .open(runtime, file)
-            .map_err(|reason| reason.replace(&*file.to_string_lossy(), "the file"))?;
+    /// Loads a model from its file or folder. Blocking. Errors are ONNX Runtime's
+    /// own reasons, with the path left out.
+    pub(crate) fn open(runtime: &OnnxRuntime, path: &Path, options: &SessionOptions) -> Result<Self, String> {
+        let without_path = |reason: String| reason.replace(&*path.to_string_lossy(), "the file");
+        // Before the runtime sees it: the runtime would read whatever it names.
+        let files = ModelFiles::at(path).map_err(|error| without_path(error.to_string()))?;
+        let session = options.open(runtime, &files.model).map_err(without_path)?;
         let outputs = output_kinds(session.outputs())?;
         let declared = signature::declared(session.inputs(), session.outputs(), &outputs)?;
         let inputs = declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect();

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and who carries it out.
 
 mod apply;
+mod artefact;
 mod cluster;
 mod completions;
 mod connection;

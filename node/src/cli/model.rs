@@ -1,14 +1,14 @@
 //! `starling model`: push an ONNX file as a version, delete models and versions.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 use starling_proto::admin::admin_client::AdminClient;
+use starling_proto::admin::push_version_request::Part;
 use starling_proto::admin::{
     BatchingSettings, DeleteModelRequest, DeleteVersionRequest, PushVersionRequest, PushVersionResponse,
     VersionSettings, push_version_request,
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use super::artefact::LocalArtefact;
 use super::connection::{admin, new_request_id};
 use super::wait_ready::wait_until_ready;
 use super::{CliError, output};
@@ -39,8 +40,11 @@ pub enum ModelCommand {
 pub struct PushArgs {
     /// The model; made if it does not exist
     model: String,
-    /// The ONNX file
+    /// The ONNX file, or a folder with model.onnx, its external data and golden/*.json
     file: PathBuf,
+    /// A request with the answer it must get, as JSON; tried at every load. May be repeated
+    #[arg(long, value_name = "FILE")]
+    golden: Vec<PathBuf>,
     /// What to call this version; default: v and its ordinal
     #[arg(long)]
     label: Option<String>,
@@ -83,7 +87,7 @@ pub async fn run(server: &str, command: ModelCommand) -> Result<(), CliError> {
 }
 
 async fn push(server: &str, args: PushArgs) -> Result<(), CliError> {
-    let file = LocalArtefact::read(&args.file)?;
+    let file = LocalArtefact::read(&args.file, &args.golden)?;
     let settings = VersionSettings {
         batching: Some(BatchingSettings {
             max_batch: args.max_batch,
@@ -124,27 +128,6 @@ async fn delete(server: &str, args: DeleteArgs) -> Result<(), CliError> {
     output::print_line(&format!("{model} {version} is deleted"))
 }
 
-/// A file on this machine, hashed before it is sent.
-pub struct LocalArtefact {
-    path: PathBuf,
-    /// Lower-case hexadecimal SHA-256.
-    pub sha256: String,
-    /// Its size.
-    pub size_bytes: u64,
-}
-
-impl LocalArtefact {
-    /// Reads the file once, for its digest and size.
-    pub fn read(path: &Path) -> Result<Self, CliError> {
-        let cannot_read =
-            |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
-        let mut file = std::fs::File::open(path).map_err(cannot_read)?;
-        let mut hasher = Sha256::new();
-        let size_bytes = std::io::copy(&mut file, &mut hasher).map_err(cannot_read)?;
-        Ok(Self { path: path.to_owned(), sha256: hex::encode(hasher.finalize()), size_bytes })
-    }
-}
-
 /// Sends the file in chunks, with a progress bar on a terminal. The node reads
 /// at its own pace: at most a few chunks are in memory.
 pub async fn upload(
@@ -163,11 +146,11 @@ pub async fn upload(
         request_id: new_request_id(),
     };
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-    let path = artefact.path.clone();
+    let artefact = artefact.clone();
     let bar = progress_bar(artefact.size_bytes, &format!("{model} {label}"));
     let reader = {
         let bar = bar.clone();
-        tokio::task::spawn_blocking(move || send_chunks(&path, header, &sender, &bar))
+        tokio::task::spawn_blocking(move || send_chunks(&artefact, header, &sender, &bar))
     };
     let answer = client.push_version(ReceiverStream::new(receiver)).await;
     bar.finish_and_clear();
@@ -179,30 +162,41 @@ pub async fn upload(
 
 /// Ends early, without error, when the node has hung up: it says why.
 fn send_chunks(
-    path: &Path,
+    artefact: &LocalArtefact,
     header: push_version_request::Header,
     sender: &mpsc::Sender<PushVersionRequest>,
     bar: &ProgressBar,
 ) -> Result<(), CliError> {
-    use push_version_request::Part;
-
-    let cannot_read =
-        |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
     if sender.blocking_send(PushVersionRequest { part: Some(Part::Header(header)) }).is_err() {
         return Ok(());
     }
-    let mut file = std::fs::File::open(path).map_err(cannot_read)?;
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(cannot_read)?;
-        if read == 0 {
-            return Ok(());
+    let mut hung_up = false;
+    let chunks = Chunks { sender, bar, hung_up: &mut hung_up };
+    let sent = artefact.write_to(BufWriter::with_capacity(CHUNK_BYTES, chunks));
+    if hung_up { Ok(()) } else { sent }
+}
+
+/// Each write is one chunk.
+struct Chunks<'a> {
+    sender: &'a mpsc::Sender<PushVersionRequest>,
+    bar: &'a ProgressBar,
+    hung_up: &'a mut bool,
+}
+
+impl Write for Chunks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(CHUNK_BYTES)];
+        let part = Part::Chunk(Bytes::copy_from_slice(bytes));
+        if self.sender.blocking_send(PushVersionRequest { part: Some(part) }).is_err() {
+            *self.hung_up = true;
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let part = Part::Chunk(Bytes::from(chunk));
-        if sender.blocking_send(PushVersionRequest { part: Some(part) }).is_err() {
-            return Ok(());
-        }
-        bar.inc(read as u64);
+        self.bar.inc(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

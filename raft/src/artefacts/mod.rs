@@ -6,6 +6,7 @@ mod copies_tests;
 mod replicate;
 mod shelf;
 mod transfer;
+mod unpacked;
 mod upload;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::shelf::Shelf;
 use self::transfer::Wanted;
+pub use self::unpacked::ScratchFolder;
 pub use self::upload::Upload;
 use crate::artefact_service::ArtefactService;
 use crate::peers::{PeerChannel, PeerUnavailable};
@@ -148,6 +150,17 @@ impl ArtefactStore {
     /// Where the verified file is, if this node has it.
     pub fn path(&self, digest: ArtefactDigest) -> Option<PathBuf> {
         self.shared.shelf.find(digest)
+    }
+
+    /// Where the folder that is made of an artefact has its place. What is there
+    /// is whole; it is deleted together with the artefact.
+    pub fn unpacked_place(&self, digest: ArtefactDigest) -> PathBuf {
+        self.shared.shelf.unpacked_place(digest)
+    }
+
+    /// An empty folder on the disk of the artefacts. Blocks, for short.
+    pub fn scratch_folder(&self) -> io::Result<ScratchFolder> {
+        self.shared.shelf.scratch()
     }
 
     /// The verified file; fetched from whichever peers have it if it is not

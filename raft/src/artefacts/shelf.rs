@@ -1,5 +1,5 @@
 //! The files on disk: `sha256/ab/cdef…` for what is whole and verified,
-//! `incoming/` for what is not. A name is derived from 32 bytes and nothing
+//! `incoming/` for what is not, `unpacked/` for folders made of artefacts. A name is derived from 32 bytes and nothing
 //! else, so no request can name a file outside the store. Blocks.
 
 use std::fs::{self, File};
@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use super::unpacked::ScratchFolder;
 use crate::state::ArtefactDigest;
 
 /// Where artefacts lie.
@@ -17,6 +18,7 @@ use crate::state::ArtefactDigest;
 pub(super) struct Shelf {
     whole: PathBuf,
     incoming: PathBuf,
+    unpacked: PathBuf,
     /// Held while a file is put or touched, and while garbage is judged and
     /// deleted: what was just pushed again must not be deleted as old.
     keeping: Mutex<()>,
@@ -31,15 +33,40 @@ pub(super) struct PartialFile {
 impl Shelf {
     /// Makes the folders, and deletes what was never finished.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let (whole, incoming) = (root.join("sha256"), root.join("incoming"));
+        let (whole, incoming, unpacked) = (root.join("sha256"), root.join("incoming"), root.join("unpacked"));
         match fs::remove_dir_all(&incoming) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         fs::create_dir_all(&whole)?;
         fs::create_dir_all(&incoming)?;
+        fs::create_dir_all(&unpacked)?;
         sync_directory(root)?;
-        Ok(Self { whole, incoming, keeping: Mutex::new(()) })
+        let shelf = Self { whole, incoming, unpacked, keeping: Mutex::new(()) };
+        shelf.delete_stray_folders()?;
+        Ok(shelf)
+    }
+
+    /// A crash may leave a folder whose artefact was deleted just before.
+    fn delete_stray_folders(&self) -> io::Result<()> {
+        for folder in fs::read_dir(&self.unpacked)? {
+            let folder = folder?;
+            let digest = folder.file_name().to_string_lossy().parse::<ArtefactDigest>();
+            if digest.is_ok_and(|digest| self.find(digest).is_none()) {
+                fs::remove_dir_all(folder.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the folder made of an artefact lies, or would.
+    pub(super) fn unpacked_place(&self, digest: ArtefactDigest) -> PathBuf {
+        self.unpacked.join(digest.to_string())
+    }
+
+    /// An empty folder for work.
+    pub(super) fn scratch(&self) -> io::Result<ScratchFolder> {
+        ScratchFolder::make(&self.incoming)
     }
 
     /// Where the artefact lies, or would.
@@ -121,7 +148,10 @@ impl Shelf {
         }
         fs::remove_file(&path)?;
         sync_directory(path.parent().unwrap_or(&self.whole))?;
-        Ok(true)
+        match fs::remove_dir_all(self.unpacked_place(digest)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(true),
+        }
     }
 }
 
@@ -211,5 +241,23 @@ mod tests {
         File::open(&path).unwrap().set_modified(SystemTime::now() - 2 * hour).unwrap();
         assert!(shelf.delete_if_older(digest, hour).unwrap());
         assert_eq!(shelf.find(digest), None);
+    }
+
+    #[test]
+    fn a_folder_made_of_an_artefact_goes_with_it_and_a_stray_one_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest: ArtefactDigest = DIGEST.parse().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        put(&shelf, digest);
+        let folder = shelf.unpacked_place(digest);
+        shelf.scratch().unwrap().settle(&folder).unwrap();
+        Shelf::open(dir.path()).unwrap();
+        assert!(folder.is_dir());
+        assert!(shelf.delete_if_older(digest, Duration::ZERO).unwrap());
+        assert!(!folder.exists());
+
+        fs::create_dir(&folder).unwrap();
+        Shelf::open(dir.path()).unwrap();
+        assert!(!folder.exists());
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use starling_proto::admin::{BatchingSettings, VersionSettings};
 use starling_raft::state::{ModelName, VersionLabel};
 
-use super::super::model::LocalArtefact;
+use super::super::artefact::LocalArtefact;
 use super::super::percent::Percent;
 use super::CliError;
 
@@ -65,6 +65,8 @@ struct Spec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct VersionSpec {
     artefact: PathBuf,
+    #[serde(default)]
+    golden: Vec<PathBuf>,
     #[serde(default)]
     batching: Batching,
     #[serde(default)]
@@ -165,7 +167,8 @@ fn check(
     let mut versions = Vec::with_capacity(document.spec.versions.len());
     for (label, spec) in document.spec.versions {
         let label: VersionLabel = label.parse().map_err(|error| wrong(format!("{error}")))?;
-        let artefact = LocalArtefact::read(&folder.join(&spec.artefact))?;
+        let golden: Vec<PathBuf> = spec.golden.iter().map(|sample| folder.join(sample)).collect();
+        let artefact = LocalArtefact::read(&folder.join(&spec.artefact), &golden)?;
         let settings = settings(&spec).map_err(|reason| wrong(format!("version '{label}': {reason}")))?;
         versions.push(DesiredVersion { label: label.to_string(), artefact, settings });
     }

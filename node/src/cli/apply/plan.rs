@@ -138,13 +138,13 @@ mod tests {
     use starling_proto::admin::Route;
 
     use super::*;
-    use crate::cli::model::LocalArtefact;
+    use crate::cli::artefact::LocalArtefact;
 
     fn desired(label: &str, bytes: &[u8]) -> DesiredVersion {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
         std::fs::write(&path, bytes).unwrap();
-        let artefact = LocalArtefact::read(&path).unwrap();
+        let artefact = LocalArtefact::read(&path, &[]).unwrap();
         DesiredVersion { label: label.to_owned(), artefact, settings: VersionSettings::default() }
     }
 

@@ -2,14 +2,17 @@
 //! ONNX Runtime, kept, spread to a majority, and only then registered. Whatever
 //! fails before leaves nothing behind.
 
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 
+use starling_actors::inference::{OnnxRuntime, bundle};
 use starling_proto::admin::push_version_request::{Header, Part};
 use starling_proto::admin::{
     DeviceKind as DeviceKindWire, InstanceMode as InstanceModeWire, PushVersionRequest, PushVersionResponse,
     VersionSettings as VersionSettingsWire,
 };
-use starling_raft::artefacts::{ArtefactError, Upload};
+use starling_raft::artefacts::{ArtefactError, ArtefactStore, Upload};
 use starling_raft::state::models::{DeviceKind, InstanceMode, Oversize, VersionSettings};
 use starling_raft::state::{
     ArtefactDigest, Command, ModelCommand, ModelName, Ordinal, RequestId, Signature, VersionLabel, VersionRef,
@@ -45,7 +48,7 @@ pub(super) async fn push(
     let announced = announcement(header, node.settings.max_artefact_bytes)?;
     let mut upload = running.artefacts.upload().await.map_err(|error| artefact_status(&error))?;
     receive(&mut upload, parts, announced.size_bytes).await?;
-    let signature = inspect(&node, &mut upload).await?;
+    let signature = inspect(&node, running, &mut upload).await?;
     let (digest, size_bytes) =
         upload.keep(announced.digest).await.map_err(|error| artefact_status(&error))?;
     running
@@ -125,19 +128,33 @@ async fn receive(
     Ok(())
 }
 
-/// The signature as ONNX Runtime reads it, or why it refuses the file.
-async fn inspect(node: &Node, upload: &mut Upload) -> Result<Signature, Status> {
+/// The signature as ONNX Runtime reads it, or why it refuses the file or bundle.
+async fn inspect(node: &Node, running: &Running, upload: &mut Upload) -> Result<Signature, Status> {
     let file = upload.flushed_path().await.map_err(|error| artefact_status(&error))?;
     let onnx = node.onnx.clone();
-    let inspected = tokio::task::spawn_blocking(move || onnx.inspect(&file)).await;
+    let artefacts = running.artefacts.clone();
+    let inspected = tokio::task::spawn_blocking(move || inspect_unpacked(&onnx, &artefacts, &file)).await;
     match inspected {
         Ok(Ok(signature)) => Ok(signature),
-        Ok(Err(reason)) => Err(Status::invalid_argument(format!("not a model that can be served: {reason}"))),
+        Ok(Err(refused)) => Err(refused),
         Err(failed) => {
             tracing::error!(%failed, "reading a model file has panicked");
             Err(Status::internal("the model file could not be read; see the log of this node"))
         }
     }
+}
+
+fn inspect_unpacked(onnx: &OnnxRuntime, artefacts: &ArtefactStore, file: &Path) -> Result<Signature, Status> {
+    let refused =
+        |reason: &dyn Display| Status::invalid_argument(format!("not a model that can be served: {reason}"));
+    if !bundle::is_bundle(file).map_err(|error| Status::internal(error.to_string()))? {
+        return onnx.inspect(file).map_err(|reason| refused(&reason));
+    }
+    let scratch = artefacts
+        .scratch_folder()
+        .map_err(|error| Status::internal(format!("a folder to unpack into cannot be made: {error}")))?;
+    bundle::unpack(file, scratch.path()).map_err(|error| refused(&error))?;
+    onnx.inspect(scratch.path()).map_err(|reason| refused(&reason))
 }
 
 async fn register(

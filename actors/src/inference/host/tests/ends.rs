@@ -74,7 +74,7 @@ async fn a_file_that_is_no_model_or_another_one_is_refused_with_the_reason() {
     let error = load_file("truncated").await.err().unwrap().to_string();
     assert_eq!(
         error,
-        "version 1 of model 'matmul' cannot be loaded: Load model from the file failed:Protobuf parsing failed."
+        "version 1 of model 'matmul' cannot be loaded: the file is no ONNX model: a field is longer than what it is in at byte 23"
     );
     let error = load_file("identity_int64").await.err().unwrap().to_string();
     assert_eq!(
