@@ -18,7 +18,7 @@ export ORT_DYLIB_PATH
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(ORT_DYLIB_PATH) ## Build everything for development
@@ -33,8 +33,13 @@ demo: release ## Three real nodes and a bad day, in a minute (KEEP=1 leaves them
 	target/release/starling-chaos demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 .PHONY: bench
-bench: release ## Measure Starling beside a bare echo and a bare session loop
-	target/release/starling-bench run --starling target/release/starling --model models/tiny/tiny.onnx
+bench: release ## Measure Starling beside a bare echo and a bare session loop (ONLY=tiny,mlp QUICK=1)
+	target/release/starling-bench run --json $(CACHE)/bench.json \
+	    $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(QUICK)),--quick)
+
+.PHONY: bench-report
+bench-report: ## Print the figures of the last `make bench` as they stand in docs/benchmarks.md
+	@target/release/starling-bench report $(CACHE)/bench.json
 
 .PHONY: test
 test: lint deny build $(CACHE)/interop.installed ## Run every test, the demo's scenario included
@@ -78,10 +83,11 @@ deny: ## Check licences, sources and bans of all dependencies
 	"$$cargo_deny" --locked check bans licenses sources
 
 .PHONY: models
-models: ## Train the digit classifiers again and write the bench's model
+models: ## Train the committed models again and write the bench's
 	$(PIP_INSTALL) --target $(CACHE)/models --requirement models/digits/requirements.txt
 	PYTHONPATH=$(CACHE)/models python3 models/digits/train.py
 	PYTHONPATH=$(CACHE)/models python3 models/tiny/make.py
+	PYTHONPATH=$(CACHE)/models python3 models/trees/make.py
 
 .PHONY: clean
 clean: ## Remove everything that was built or fetched

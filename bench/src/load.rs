@@ -1,128 +1,201 @@
-//! A closed-loop load generator: each client has a connection of its own and
-//! sends its next request when the last is answered.
+//! What load to make: how requests arrive, over which protocol, for how long.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
-use clap::Args;
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
-use starling_proto::inference::ModelInferRequest;
-use starling_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use starling_proto::inference::model_infer_request::InferInputTensor;
-use tonic::transport::{Channel, Endpoint};
+use crate::BenchError;
 
-const WORKERS: usize = 2;
-const LATENCY_NANOS_MAX: u64 = 60_000_000_000;
-const SIGNIFICANT_DIGITS: u8 = 3;
-
-/// What to send, where, for how long.
-#[derive(Debug, Clone, Args)]
-pub struct LoadArgs {
-    /// HOST:GRPC_PORT
-    #[arg(long)]
-    pub server: String,
-    /// The model's name
-    #[arg(long)]
-    pub model: String,
-    /// The input's name
-    #[arg(long)]
-    pub input: String,
-    /// FP32 values per row
-    #[arg(long)]
-    pub columns: usize,
-    /// Clients at once
-    #[arg(long)]
-    pub clients: usize,
-    /// Not measured
-    #[arg(long)]
-    pub warm_up_seconds: f64,
-    /// Measured
-    #[arg(long)]
-    pub seconds: f64,
+/// How the generator and the server talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC, tensors as raw bytes.
+    Grpc,
+    /// REST, tensors as JSON numbers.
+    Rest,
+    /// REST with the binary tensor extension, in both directions.
+    RestBinary,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LoadReport {
-    /// Answered requests per second.
-    pub requests_per_second: f64,
-    /// Median latency.
-    pub p50_us: f64,
-    /// 99th percentile of latency.
-    pub p99_us: f64,
-}
-
-/// Prints the report as JSON. Any failed request fails the run.
-pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    let report = runtime.block_on(measure(args))?;
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
-}
-
-async fn measure(args: &LoadArgs) -> anyhow::Result<LoadReport> {
-    let begin = Instant::now() + Duration::from_secs_f64(args.warm_up_seconds);
-    let end = begin + Duration::from_secs_f64(args.seconds);
-    let mut clients = Vec::with_capacity(args.clients);
-    for _ in 0..args.clients {
-        let endpoint = Endpoint::from_shared(format!("http://{}", args.server))?.tcp_nodelay(true);
-        let client = GrpcInferenceServiceClient::new(endpoint.connect().await.context("connect")?);
-        clients.push(tokio::spawn(client_loop(client, request(args), begin, end)));
-    }
-    let mut latencies = empty_histogram()?;
-    for client in clients {
-        latencies.add(client.await??)?;
-    }
-    if latencies.is_empty() {
-        bail!("no request was answered within {} s", args.seconds);
-    }
-    let micros = |quantile: f64| latencies.value_at_quantile(quantile) as f64 / 1_000.0;
-    Ok(LoadReport {
-        requests_per_second: latencies.len() as f64 / args.seconds,
-        p50_us: micros(0.50),
-        p99_us: micros(0.99),
-    })
-}
-
-async fn client_loop(
-    mut client: GrpcInferenceServiceClient<Channel>,
-    request: ModelInferRequest,
-    begin: Instant,
-    end: Instant,
-) -> anyhow::Result<Histogram<u64>> {
-    let mut latencies = empty_histogram()?;
-    loop {
-        let sent = Instant::now();
-        if sent >= end {
-            return Ok(latencies);
-        }
-        client.model_infer(request.clone()).await?;
-        let answered = Instant::now();
-        if sent >= begin && answered <= end {
-            let nanos = u64::try_from((answered - sent).as_nanos()).unwrap_or(LATENCY_NANOS_MAX);
-            latencies.saturating_record(nanos);
+impl Protocol {
+    /// As it is written on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Rest => "rest",
+            Self::RestBinary => "rest-binary",
         }
     }
 }
 
-fn empty_histogram() -> anyhow::Result<Histogram<u64>> {
-    Ok(Histogram::new_with_max(LATENCY_NANOS_MAX, SIGNIFICANT_DIGITS)?)
+/// When requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arrivals {
+    /// So many clients; each sends its next request when its last is answered.
+    Closed {
+        /// At least 1.
+        clients: usize,
+    },
+    /// At a rate, whatever the server does.
+    Open {
+        /// Requests per second, above 0.
+        rate: f64,
+        /// How they are spread.
+        spacing: Spacing,
+        /// Requests in flight at most; further ones wait and are sent late.
+        in_flight_max: usize,
+    },
 }
 
-fn request(args: &LoadArgs) -> ModelInferRequest {
-    let row: Vec<u8> = (0..args.columns).flat_map(|column| (column as f32 * 0.25).to_le_bytes()).collect();
-    let input = InferInputTensor {
-        name: args.input.clone(),
-        datatype: "FP32".into(),
-        shape: vec![1, args.columns as i64],
-        ..InferInputTensor::default()
-    };
-    ModelInferRequest {
-        model_name: args.model.clone(),
-        inputs: vec![input],
-        raw_input_contents: vec![Bytes::from(row)],
-        ..ModelInferRequest::default()
+/// How arrivals of one rate are spread over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spacing {
+    /// As independent users come: exponential gaps.
+    Poisson,
+    /// Equal gaps.
+    Constant,
+}
+
+/// When a measurement is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// After so long, warm-up not counted.
+    After(Duration),
+    /// After so many answers, warm-up not counted.
+    Answers(u64),
+}
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadSpec {
+    /// When requests are sent.
+    pub arrivals: Arrivals,
+    /// Sent first and not counted.
+    pub warm_up: Duration,
+    /// When it is over.
+    pub ending: Ending,
+    /// After which a request counts as failed.
+    pub timeout: Duration,
+    /// Connections of gRPC, shared evenly; 0: one per client, and 16 where the
+    /// loop is open. REST always has one per request in flight.
+    pub connections: usize,
+    /// Threads of the generator; 0: one per core, and no more than clients.
+    pub threads: usize,
+    /// Length of a slice of the time line.
+    pub slice: Duration,
+}
+
+/// Connections of an open loop over gRPC.
+const OPEN_LOOP_CONNECTIONS: usize = 16;
+/// No more clients than this per measurement, nor requests in flight.
+pub const IN_FLIGHT_MAX: usize = 65_536;
+/// Requests in flight of an open loop that names no bound.
+pub const IN_FLIGHT_DEFAULT: usize = 2_048;
+const RATE_MAX: f64 = 10_000_000.0;
+/// A time line keeps a histogram per slice.
+const SLICES_MAX: u128 = 86_400;
+
+impl LoadSpec {
+    /// So many clients for so long, with the usual rest.
+    pub fn closed(clients: usize, warm_up: Duration, duration: Duration) -> Self {
+        Self::new(Arrivals::Closed { clients }, warm_up, duration)
+    }
+
+    /// Poisson arrivals at a rate for so long, with the usual rest.
+    pub fn open(rate: f64, warm_up: Duration, duration: Duration) -> Self {
+        let spacing = Spacing::Poisson;
+        Self::new(Arrivals::Open { rate, spacing, in_flight_max: IN_FLIGHT_DEFAULT }, warm_up, duration)
+    }
+
+    fn new(arrivals: Arrivals, warm_up: Duration, duration: Duration) -> Self {
+        Self {
+            arrivals,
+            warm_up,
+            ending: Ending::After(duration),
+            timeout: Duration::from_secs(10),
+            connections: 0,
+            threads: 0,
+            slice: Duration::from_secs(1),
+        }
+    }
+
+    /// Errors: counts and rates that mean nothing or are beyond all bounds.
+    pub fn check(&self) -> Result<(), BenchError> {
+        let refuse = |reason: &str| Err(BenchError::Asked(reason.to_owned()));
+        match self.arrivals {
+            Arrivals::Closed { clients } if clients == 0 || clients > IN_FLIGHT_MAX => {
+                return refuse("clients must be from 1 to 65536");
+            }
+            Arrivals::Open { rate, .. } if !(rate > 0.0 && rate <= RATE_MAX) => {
+                return refuse("the rate must be above 0 and at most 10 million per second");
+            }
+            Arrivals::Open { in_flight_max, .. } if in_flight_max == 0 || in_flight_max > IN_FLIGHT_MAX => {
+                return refuse("requests in flight must be from 1 to 65536");
+            }
+            _ => {}
+        }
+        if self.timeout.is_zero() || self.slice.is_zero() {
+            return refuse("timeout and slice must be above 0");
+        }
+        match self.ending {
+            Ending::After(duration) if duration.is_zero() => refuse("the duration must be above 0"),
+            Ending::Answers(0) => refuse("at least one request must be asked for"),
+            Ending::After(duration) if duration.as_nanos() / self.slice.as_nanos() > SLICES_MAX => {
+                refuse("the duration has more than 86400 slices; ask for longer ones")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Requests that may be under way at once.
+    pub(crate) fn in_flight_max(&self) -> usize {
+        match self.arrivals {
+            Arrivals::Closed { clients } => clients,
+            Arrivals::Open { in_flight_max, .. } => in_flight_max,
+        }
+    }
+
+    /// Threads that it really takes on so many cores.
+    pub(crate) fn threads_on(&self, cores: usize) -> usize {
+        let wanted = if self.threads == 0 { cores } else { self.threads };
+        wanted.clamp(1, self.in_flight_max())
+    }
+
+    /// gRPC connections that it really takes.
+    pub(crate) fn connections_of_grpc(&self) -> usize {
+        let usual = match self.arrivals {
+            Arrivals::Closed { clients } => clients,
+            Arrivals::Open { .. } => OPEN_LOOP_CONNECTIONS,
+        };
+        let wanted = if self.connections == 0 { usual } else { self.connections };
+        wanted.clamp(1, self.in_flight_max())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_closed_loop_has_a_connection_per_client_and_no_more_threads_than_clients() {
+        let load = LoadSpec::closed(3, SECOND, SECOND);
+        assert_eq!((load.connections_of_grpc(), load.threads_on(2), load.threads_on(8)), (3, 2, 3));
+    }
+
+    #[test]
+    fn an_open_loop_has_sixteen_connections() {
+        let load = LoadSpec::open(100.0, SECOND, SECOND);
+        assert_eq!((load.connections_of_grpc(), load.threads_on(2)), (16, 2));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        let reason = |load: LoadSpec| load.check().unwrap_err().to_string();
+        assert_eq!(reason(LoadSpec::closed(0, SECOND, SECOND)), "clients must be from 1 to 65536");
+        assert!(reason(LoadSpec::open(0.0, SECOND, SECOND)).contains("above 0"));
+        assert!(reason(LoadSpec::open(f64::NAN, SECOND, SECOND)).contains("above 0"));
+        assert_eq!(reason(LoadSpec::closed(1, SECOND, Duration::ZERO)), "the duration must be above 0");
+        assert!(LoadSpec::closed(1, Duration::ZERO, SECOND).check().is_ok());
     }
 }

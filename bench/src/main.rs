@@ -1,24 +1,31 @@
 //! `make bench`: Starling beside what bounds it, in one run on the same cores.
 //!
-//! Three contestants take turns, round by round, and the medians are compared:
-//! `echo`, a bare tonic server that answers the same messages without a model;
-//! `raw`, one thread that calls the session in a loop; and `starling` itself.
-//! The load generator is a process of its own.
+//! The contestants take turns, round by round: `echo`, a bare tonic server that
+//! answers the same messages without a model; `raw`, the session called in a loop;
+//! and `starling` itself. Each is a process of its own; this one makes the load.
 
-mod echo;
-mod load;
-mod raw;
-mod run;
+mod harness;
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use starling_bench::figures;
+
+// As in the node, so that echo and generator are not slower for their allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Measure Starling against a bare gRPC echo and a bare session loop")]
 enum Arguments {
-    /// Run the whole comparison and print its table
-    Run(run::RunArgs),
+    /// Run the comparison and print its table
+    Run(harness::RunArgs),
+    /// Print the figures of an earlier run as Markdown
+    Report {
+        /// What `run --json` wrote
+        figures: PathBuf,
+    },
     #[command(flatten)]
     Part(Part),
 }
@@ -28,27 +35,29 @@ enum Arguments {
 enum Part {
     /// The bare echo server; prints its address and serves until it is killed
     #[command(hide = true)]
-    Echo,
-    /// The closed-loop load generator; prints one JSON report
-    #[command(hide = true)]
-    Load(load::LoadArgs),
+    Echo {
+        /// An encoded ModelInferResponse
+        #[arg(long)]
+        answer: PathBuf,
+    },
     /// The bare session loop; prints one JSON report
     #[command(hide = true)]
-    Raw {
-        /// The ONNX file
-        #[arg(long)]
-        model: PathBuf,
-        /// How long to measure
-        #[arg(long)]
-        seconds: f64,
-    },
+    Raw(harness::raw::RawArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse() {
-        Arguments::Run(args) => run::run(&args),
-        Arguments::Part(Part::Echo) => echo::serve(),
-        Arguments::Part(Part::Load(args)) => load::run(&args),
-        Arguments::Part(Part::Raw { model, seconds }) => raw::run(&model, seconds),
+        Arguments::Run(args) => harness::run(&args),
+        Arguments::Report { figures } => report(&figures),
+        Arguments::Part(Part::Echo { answer }) => harness::echo::serve(&answer),
+        Arguments::Part(Part::Raw(args)) => harness::raw::run(&args),
     }
+}
+
+fn report(path: &PathBuf) -> anyhow::Result<()> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let figures: figures::Figures = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not what `run --json` writes", path.display()))?;
+    print!("{}", figures::markdown(&figures));
+    Ok(())
 }

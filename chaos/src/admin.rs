@@ -63,10 +63,21 @@ impl Admin {
         label: &str,
         bytes: Bytes,
     ) -> Result<wire::PushVersionResponse> {
+        self.push_with(model, label, bytes, None).await
+    }
+
+    /// Uploads a version that is in memory, to run as the settings say.
+    pub async fn push_with(
+        &self,
+        model: &str,
+        label: &str,
+        bytes: Bytes,
+        settings: Option<wire::VersionSettings>,
+    ) -> Result<wire::PushVersionResponse> {
         let header = push_version_request::Header {
             model: model.to_owned(),
             label: label.to_owned(),
-            settings: None,
+            settings,
             sha256: String::new(),
             size_bytes: bytes.len() as u64,
             request_id: request_id(),

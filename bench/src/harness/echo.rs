@@ -1,33 +1,37 @@
-//! A bare tonic server: it decodes a request, answers a fixed output, and does
-//! nothing else. What gRPC alone costs on this machine.
+//! A bare tonic server: it decodes a request, answers what a model once answered,
+//! and does nothing else. What gRPC alone costs on this machine.
 
 use std::io::Write;
+use std::path::Path;
 
-use bytes::Bytes;
+use anyhow::Context;
+use prost::Message;
 use starling_proto::inference as oip;
 use starling_proto::inference::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer,
 };
-use starling_proto::inference::model_infer_response::InferOutputTensor;
 use tokio_stream::Empty;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 const WORKERS: usize = 2;
-/// As many bytes as the tiny model answers: 1 × 8 FP32.
-const OUTPUT: [u8; 32] = [0; 32];
 
-struct Echo;
+struct Echo {
+    answer: oip::ModelInferResponse,
+}
 
-/// Serves on a port that the system chooses and prints `host:port`.
-pub fn serve() -> anyhow::Result<()> {
+/// Serves on a port that the system chooses and prints `host:port`. `answer` is a
+/// file with an encoded ModelInferResponse.
+pub fn serve(answer: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(answer).with_context(|| format!("cannot read {}", answer.display()))?;
+    let echo = Echo { answer: oip::ModelInferResponse::decode(&bytes[..])? };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
         std::io::stdout().flush()?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let service = GrpcInferenceServiceServer::new(Echo);
+        let service = GrpcInferenceServiceServer::new(echo);
         tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await?;
         Ok(())
     })
@@ -46,19 +50,10 @@ impl GrpcInferenceService for Echo {
         request: Request<oip::ModelInferRequest>,
     ) -> Result<Response<oip::ModelInferResponse>, Status> {
         let request = request.into_inner();
-        let output = InferOutputTensor {
-            name: "y".into(),
-            datatype: "FP32".into(),
-            shape: vec![1, 8],
-            ..InferOutputTensor::default()
-        };
         Ok(Response::new(oip::ModelInferResponse {
             model_name: request.model_name,
-            model_version: "1".into(),
             id: request.id,
-            outputs: vec![output],
-            raw_output_contents: vec![Bytes::from_static(&OUTPUT)],
-            ..oip::ModelInferResponse::default()
+            ..self.answer.clone()
         }))
     }
 

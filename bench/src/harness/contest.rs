@@ -1,0 +1,253 @@
+//! How contestants take turns: every one of them in every round, so that a machine
+//! that is slower for a while is so for all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use starling_bench::figures::{Measurement, Row, Sample};
+use starling_bench::generator;
+use starling_bench::load::{LoadSpec, Protocol};
+use starling_bench::outcome::Outcome;
+use starling_bench::payload::{Inputs, Payload, random_request};
+use starling_bench::server::{ServedModel, ServerTimes, Signature};
+use starling_chaos::site::Site;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::machine;
+use super::models::Models;
+use super::raw::RawReport;
+
+/// Requests that differ, so that no cache of one input helps anybody.
+const REQUESTS: u64 = 8;
+
+/// How often and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Alternating rounds.
+    pub rounds: usize,
+    /// Sent before each measurement and not counted.
+    pub warm_up: Duration,
+    /// Of each measurement.
+    pub duration: Duration,
+    /// How long the data plane is saturated to see whether elections are lost.
+    pub saturation: Duration,
+    /// Around a version switch.
+    pub around_switch: Duration,
+}
+
+impl Pace {
+    /// As the figures are asked for.
+    pub fn full(rounds: usize, seconds: f64) -> Self {
+        Self {
+            rounds,
+            warm_up: Duration::from_millis(500),
+            duration: Duration::from_secs_f64(seconds),
+            saturation: Duration::from_secs(60),
+            around_switch: Duration::from_secs(5),
+        }
+    }
+
+    /// To see that it works.
+    pub fn quick() -> Self {
+        Self {
+            rounds: 2,
+            warm_up: Duration::from_millis(200),
+            duration: Duration::from_millis(500),
+            saturation: Duration::from_secs(3),
+            around_switch: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a scenario found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Figures with what is asked of them.
+    pub rows: Vec<Row>,
+    /// What they were computed from.
+    pub measurements: Vec<Measurement>,
+}
+
+/// Everything that scenarios share.
+pub struct Bench {
+    /// How often and how long.
+    pub pace: Pace,
+    /// Where binaries and libraries are.
+    pub site: Site,
+    /// The files to serve.
+    pub models: Models,
+    /// Drives what is asked of servers; idle during measurements.
+    pub runtime: Runtime,
+    folder: TempDir,
+}
+
+/// One contestant under one load.
+pub struct Entry {
+    /// Who and how, for the table.
+    pub name: String,
+    /// What is asked, and where.
+    pub served: ServedModel,
+    /// The server's process, to read its processor time.
+    pub pid: Option<u32>,
+    /// What is sent.
+    pub payload: Arc<Payload>,
+    /// How.
+    pub load: LoadSpec,
+}
+
+/// An entry in one round.
+pub struct Turn {
+    /// Summed up.
+    pub sample: Sample,
+    /// In full.
+    pub outcome: Outcome,
+}
+
+impl Bench {
+    /// Finds what it needs, and writes the generated models into a temporary folder.
+    pub fn new(pace: Pace) -> Result<Self> {
+        let site = Site::find()?;
+        let folder = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
+        let checkout = site.models.parent().and_then(Path::parent).context("the models have no checkout")?;
+        let models = Models::make(checkout, folder.path())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Ok(Self { pace, site, models, runtime, folder })
+    }
+
+    /// A file of this run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// So many clients for the usual time.
+    pub fn clients(&self, clients: usize) -> LoadSpec {
+        LoadSpec::closed(clients, self.pace.warm_up, self.pace.duration)
+    }
+
+    /// The signature of a served model, asked over gRPC.
+    pub fn signature(&self, served: &ServedModel) -> Result<Signature> {
+        let context = || format!("{} at {}", served.model, served.server);
+        self.runtime.block_on(served.signature()).with_context(context)
+    }
+
+    /// Requests of one random row each, the same ones for everybody.
+    pub fn payload(
+        &self,
+        protocol: Protocol,
+        server: &str,
+        signature: &Signature,
+        deadline: Option<Duration>,
+    ) -> Result<Arc<Payload>> {
+        let inputs = Inputs { batch: 1, ..Inputs::default() };
+        let requests: Vec<_> =
+            (0..REQUESTS).map(|seed| random_request(signature, &inputs, seed)).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Payload::new(protocol, server, &requests, deadline)?))
+    }
+
+    /// One entry once. Requests that fail are counted, not fatal.
+    pub fn turn(&self, entry: &Entry) -> Result<Turn> {
+        let spent = || entry.pid.map_or(Ok(Duration::ZERO), machine::processor_time);
+        // An echo has no statistics.
+        let before = self.runtime.block_on(entry.served.statistics());
+        let spent_before = spent()?;
+        let mut outcome = generator::measure(&entry.served.server, &entry.payload, &entry.load)?;
+        let spent = spent()?.saturating_sub(spent_before);
+        if let Some(before) = before
+            && let Some(after) = self.runtime.block_on(entry.served.statistics())
+        {
+            outcome.server = ServerTimes::between(&before, &after);
+        }
+        let requests = outcome.answered_since_start.max(1) as f64;
+        let sample = Sample {
+            rate: outcome.requests_per_second,
+            p50_us: outcome.latency.map_or(f64::NAN, |latency| latency.p50_us),
+            p99_us: outcome.latency.map_or(f64::NAN, |latency| latency.p99_us),
+            failed: outcome.failed,
+            generator_cpu_us: outcome.generator_cpu_us,
+            server_cpu_us: spent.as_secs_f64() * 1e6 / requests,
+        };
+        Ok(Turn { sample, outcome })
+    }
+
+    /// Like `turn`, where no request may fail.
+    pub fn flawless_turn(&self, entry: &Entry) -> Result<Turn> {
+        let turn = self.turn(entry)?;
+        if let Some((code, failures)) = turn.outcome.errors.first_key_value() {
+            let count = failures.count;
+            bail!("{}: {count} requests failed with {code}: {}", entry.name, failures.example);
+        }
+        if turn.outcome.answered == 0 {
+            bail!("{}: nothing was answered", entry.name);
+        }
+        Ok(turn)
+    }
+
+    /// All entries in all rounds; a measurement per entry, in the same order.
+    pub fn alternate(&self, scenario: &str, entries: &[Entry]) -> Result<Vec<Measurement>> {
+        self.alternate_with(scenario, entries, |_, _| {})
+    }
+
+    /// The same, with a look at each outcome: `look(entry, outcome)`.
+    pub fn alternate_with(
+        &self,
+        scenario: &str,
+        entries: &[Entry],
+        mut look: impl FnMut(usize, &Outcome),
+    ) -> Result<Vec<Measurement>> {
+        let mut measurements: Vec<Measurement> = entries
+            .iter()
+            .map(|entry| Measurement {
+                scenario: scenario.to_owned(),
+                contestant: entry.name.clone(),
+                rounds: Vec::new(),
+            })
+            .collect();
+        for round in 1..=self.pace.rounds {
+            eprintln!("  round {round} of {}", self.pace.rounds);
+            for (index, entry) in entries.iter().enumerate() {
+                let turn = self.flawless_turn(entry)?;
+                look(index, &turn.outcome);
+                measurements[index].rounds.push(turn.sample);
+            }
+        }
+        Ok(measurements)
+    }
+
+    /// The session in a loop: rows per second.
+    pub fn raw(&self, model: &Path, threads: usize, batch: usize, duration: Duration) -> Result<RawReport> {
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command.arg("raw").arg("--model").arg(model);
+        command.args(["--threads", &threads.to_string(), "--batch", &batch.to_string()]);
+        command.args(["--seconds", &duration.as_secs_f64().to_string()]);
+        if let Some(library) = &self.site.onnxruntime {
+            command.env("ORT_DYLIB_PATH", library);
+        }
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("the raw session loop failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// The batch size at which all cores together make the most rows per second.
+    pub fn best_batch(&self, model: &Path) -> Result<usize> {
+        const BATCHES: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+        let probe = self.pace.duration / 4;
+        let mut best = (0.0, 1);
+        for batch in BATCHES {
+            let rows_per_second = self.raw(model, self.cores(), batch, probe)?.rows_per_second;
+            if rows_per_second > best.0 {
+                best = (rows_per_second, batch);
+            }
+        }
+        Ok(best.1)
+    }
+
+    /// Cores that this process, and so everybody, may use.
+    pub fn cores(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}

@@ -1,0 +1,94 @@
+//! Each figure that is asked for, by what has to run to measure it.
+
+mod elections;
+mod forward;
+mod memory;
+mod mlp;
+mod overload;
+mod rest;
+mod switch;
+mod tiny;
+mod trees;
+mod two_models;
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use starling_bench::figures::{Measurement, Sample};
+
+use super::contest::{Bench, Found};
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Scenario {
+    Tiny,
+    Rest,
+    Mlp,
+    Trees,
+    Forward,
+    TwoModels,
+    Overload,
+    Switch,
+    Elections,
+    Memory,
+}
+
+impl Scenario {
+    /// One line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Tiny => "a model that costs nothing, beside an echo",
+            Self::Rest => "the same over REST with binary tensors, beside gRPC",
+            Self::Mlp => "a model that gains from batches, beside what transport and sessions allow",
+            Self::Trees => "gradient boosting, beside the same bound",
+            Self::Forward => "a request that another node has to run",
+            Self::TwoModels => "a small model while another one is saturated",
+            Self::Overload => "twice as many requests as can be answered",
+            Self::Switch => "a new version, loaded and switched to at half load",
+            Self::Elections => "whether saturated nodes lose their leader",
+            Self::Memory => "an idle node with three models",
+        }
+    }
+
+    /// Starts what it needs, measures, and stops it.
+    pub fn run(self, bench: &Bench) -> Result<Found> {
+        match self {
+            Self::Tiny => tiny::run(bench),
+            Self::Rest => rest::run(bench),
+            Self::Mlp => mlp::run(bench),
+            Self::Trees => trees::run(bench),
+            Self::Forward => forward::run(bench),
+            Self::TwoModels => two_models::run(bench),
+            Self::Overload => overload::run(bench),
+            Self::Switch => switch::run(bench),
+            Self::Elections => elections::run(bench),
+            Self::Memory => memory::run(bench),
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .write_str(self.to_possible_value().as_ref().map_or("", clap::builder::PossibleValue::get_name))
+    }
+}
+
+/// The session loop's rounds, beside those of servers.
+fn raw_measurement(scenario: &str, contestant: String, rows_per_second: &[f64]) -> Measurement {
+    let sample = |rate: &f64| Sample {
+        rate: *rate,
+        p50_us: 0.0,
+        p99_us: 0.0,
+        failed: 0,
+        generator_cpu_us: 0.0,
+        server_cpu_us: 0.0,
+    };
+    Measurement {
+        scenario: scenario.to_owned(),
+        contestant,
+        rounds: rows_per_second.iter().map(sample).collect(),
+    }
+}

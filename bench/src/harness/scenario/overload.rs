@@ -1,0 +1,95 @@
+//! Twice as many requests as can be answered, of a model that takes milliseconds:
+//! as much must be answered as at the peak, and what is admitted must not wait long.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use starling_bench::figures::{Asked, Measurement, Row, median, ratios};
+use starling_bench::load::{LoadSpec, Protocol};
+
+use super::{Bench, Found};
+use crate::harness::contest::Turn;
+use crate::harness::contestants::{Starling, by_default};
+
+const NAME: &str = "overload";
+const MODEL: &str = "slow";
+/// Enough to fill every batch.
+const CLIENTS_AT_PEAK: usize = 64;
+const COMPUTE_MIN: Duration = Duration::from_millis(2);
+/// Queues and estimates need a while to settle.
+const LONGER: u32 = 2;
+/// A caller who gives up waits so much longer than a request takes at 0.9 load.
+const DEADLINE_OF_P99: f64 = 2.0;
+
+pub(super) fn run(bench: &Bench) -> Result<Found> {
+    let one_row = bench.raw(&bench.models.slow, 1, 1, bench.pace.duration / 4)?.run_us;
+    if one_row < COMPUTE_MIN.as_secs_f64() * 1e6 {
+        bail!("a row of the slow model takes {one_row:.0} µs here, and 2 ms are asked for");
+    }
+    let mut starling = Starling::start(bench, 1)?;
+    starling.serve(MODEL, &bench.models.slow, by_default())?;
+    let measurement = |contestant: &str| Measurement {
+        scenario: NAME.to_owned(),
+        contestant: contestant.to_owned(),
+        rounds: Vec::new(),
+    };
+    let mut peak = measurement("slow, peak: 64 clients");
+    let mut near = measurement("slow at 0.9 of the peak");
+    let mut twice = measurement("slow at twice the peak");
+    let mut with_deadline = measurement("slow at twice the peak, deadline 2 × p99 of 0.9 load");
+    for round in 1..=bench.pace.rounds {
+        eprintln!("  round {round} of {}", bench.pace.rounds);
+        let mut entry = starling.entry(0, Protocol::Grpc, MODEL, CLIENTS_AT_PEAK)?;
+        peak.rounds.push(bench.flawless_turn(&entry)?.sample);
+        // The median so far, so that one slow round does not set the rate of another.
+        let peak_rate = median(&peak.rates());
+        let open = |share: f64| {
+            LoadSpec::open(share * peak_rate, bench.pace.warm_up * LONGER, bench.pace.duration * LONGER)
+        };
+        entry.load = open(0.9);
+        near.rounds.push(bench.turn(&entry)?.sample);
+        entry.load = open(2.0);
+        twice.rounds.push(answered(bench.turn(&entry)?)?);
+        let p99 = median(&near.p99s());
+        let deadline = Duration::from_secs_f64(p99 * DEADLINE_OF_P99 / 1e6);
+        let signature = bench.signature(&entry.served)?;
+        entry.payload = bench.payload(Protocol::Grpc, &entry.served.server, &signature, Some(deadline))?;
+        entry.load.timeout = deadline;
+        with_deadline.rounds.push(answered(bench.turn(&entry)?)?);
+    }
+    let row = |figure: &str, asked, rounds| Row::new(NAME, figure, asked, rounds);
+    let rows = vec![
+        row("2 × peak: goodput / peak", Asked::AtLeast(0.9), ratios(&twice.rates(), &peak.rates())),
+        row(
+            "2 × peak: p99 of admitted / p99 at 0.9",
+            Asked::AtMost(2.0),
+            ratios(&twice.p99s(), &near.p99s()),
+        ),
+        row(
+            "2 × peak, deadlines: goodput / peak",
+            Asked::Nothing,
+            ratios(&with_deadline.rates(), &peak.rates()),
+        ),
+        row(
+            "2 × peak, deadlines: p99 of admitted / p99 at 0.9",
+            Asked::Nothing,
+            ratios(&with_deadline.p99s(), &near.p99s()),
+        ),
+        row("one row of the slow model, µs", Asked::Nothing, vec![one_row]),
+    ];
+    Ok(Found { rows, measurements: vec![peak, near, twice, with_deadline] })
+}
+
+/// Refusals are what is measured here; nothing but refusals is a defect.
+fn answered(turn: Turn) -> Result<starling_bench::figures::Sample> {
+    if turn.outcome.answered == 0 {
+        let examples: Vec<String> = turn
+            .outcome
+            .errors
+            .iter()
+            .map(|(code, failures)| format!("{code}: {}", failures.example))
+            .collect();
+        bail!("nothing was admitted: {}", examples.join("; "));
+    }
+    Ok(turn.sample)
+}
