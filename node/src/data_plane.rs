@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -31,6 +32,12 @@ use connection::{Dealt, serve_connection};
 const CONNECTIONS_WAITING_MAX: usize = 256;
 /// After an accept that failed (too many open files, most likely).
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// A connection on which nothing happens is probed after this time, and so often.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// A connection ends once its client has taken nothing of what it is sent for so
+/// long, or has answered no probe.
+const NOTHING_TAKEN_MAX: Duration = Duration::from_secs(90);
 /// How long everything goes on after the ports are closed.
 const LAME_DUCK: Duration = Duration::from_millis(500);
 
@@ -167,6 +174,7 @@ async fn waiting(
 async fn take(accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>, port: &Arc<Port>, dealer: &Dealer) {
     let connection = accepted.and_then(|(stream, peer)| {
         stream.set_nodelay(true)?;
+        notice_silence(&stream)?;
         Ok((stream.into_std()?, peer))
     });
     let (stream, peer) = match connection {
@@ -180,6 +188,16 @@ async fn take(accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>, port: &
     if let Some(seat) = port.take_seat() {
         dealer.deal(Dealt { stream, peer, port: port.clone(), seat }).await;
     }
+}
+
+/// A client whose machine is gone sends no farewell, and one that never reads
+/// takes nothing: neither holds its connection for ever.
+fn notice_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_user_timeout(stream, NOTHING_TAKEN_MAX.as_millis() as u32)?;
+    Ok(())
 }
 
 fn start_core(

@@ -2,13 +2,16 @@
 //! Triton (ModelConfig, RepositoryIndex).
 
 use starling_proto::inference::model_config::SchedulingChoice;
+use starling_proto::inference::model_instance_group::Kind;
 use starling_proto::inference::model_metadata_response::TensorMetadata;
+use starling_proto::inference::model_version_policy::{All, PolicyChoice};
 use starling_proto::inference::repository_index_response::ModelIndex;
 use starling_proto::inference::{
     DataType as WireDataType, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput,
-    ModelMetadataResponse, ModelOutput, ModelStatistics, ModelTransactionPolicy, StatisticDuration,
+    ModelInstanceGroup, ModelMetadataResponse, ModelOutput, ModelStatistics, ModelTransactionPolicy,
+    ModelVersionPolicy, StatisticDuration,
 };
-use starling_raft::state::models::{DataType, TensorSpec};
+use starling_raft::state::models::{DataType, DeviceKind, TensorSpec};
 use starling_raft::state::{Phase, Version};
 
 use super::readiness_view::ReadinessView;
@@ -40,6 +43,14 @@ fn config_datatype(data_type: DataType) -> i32 {
         DataType::Bytes => WireDataType::TypeString,
     };
     wire.into()
+}
+
+fn instance_kind(device: DeviceKind) -> Kind {
+    match device {
+        DeviceKind::Any => Kind::Auto,
+        DeviceKind::Cpu => Kind::Cpu,
+        DeviceKind::Gpu => Kind::Gpu,
+    }
 }
 
 /// The metadata of a model, described by one of its versions. Shapes keep their
@@ -88,7 +99,15 @@ pub fn config(model: &RoutedModel, version: &RoutedVersion, view: &ReadinessView
     let settings = &version.version.settings;
     let dynamic_batching = ModelDynamicBatching {
         max_queue_delay_microseconds: settings.max_queue_delay_micros,
+        priority_levels: settings.priority_levels.into(),
+        default_priority_level: settings.default_priority_level.into(),
         ..ModelDynamicBatching::default()
+    };
+    let instances = ModelInstanceGroup {
+        name: model.model.name.to_string(),
+        count: i32::try_from(settings.instances.max(1)).unwrap_or(i32::MAX),
+        kind: instance_kind(settings.device).into(),
+        ..ModelInstanceGroup::default()
     };
     let max_batch = match settings.max_batch {
         0 => view.max_batch(version.id).unwrap_or(MAX_BATCH_UNKNOWN).max(1),
@@ -99,6 +118,9 @@ pub fn config(model: &RoutedModel, version: &RoutedVersion, view: &ReadinessView
         platform: PLATFORM.to_owned(),
         backend: BACKEND.to_owned(),
         max_batch_size: if batched { i32::try_from(max_batch).unwrap_or(i32::MAX) } else { 0 },
+        // Every version is served as long as it is there.
+        version_policy: Some(ModelVersionPolicy { policy_choice: Some(PolicyChoice::All(All {})) }),
+        instance_group: vec![instances],
         input: inputs.collect(),
         output: outputs.collect(),
         model_transaction_policy: Some(ModelTransactionPolicy::default()),

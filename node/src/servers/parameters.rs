@@ -64,10 +64,7 @@ fn refuse_shared_memory(
     parameters: &HashMap<String, InferParameter>,
 ) -> Result<(), InferError> {
     if parameters.keys().any(|key| key.starts_with(SHARED_MEMORY_PREFIX)) {
-        return Err(InferError::Unimplemented(format!(
-            "tensor '{tensor}': {}",
-            Unsupported::SharedMemory.text()
-        )));
+        return Err(Unsupported::SharedMemory.of(&format!("tensor '{tensor}'")));
     }
     Ok(())
 }
@@ -84,9 +81,7 @@ fn refuse_sequence(key: &str, parameter: &InferParameter) -> Result<(), InferErr
     };
     match is_nothing {
         true => Ok(()),
-        false => {
-            Err(InferError::Unimplemented(format!("parameter '{key}': {}", Unsupported::Sequences.text())))
-        }
+        false => Err(Unsupported::Sequences.of(&format!("parameter '{key}'"))),
     }
 }
 

@@ -2,6 +2,7 @@
 //! each: the reason, and what to do instead. Over gRPC it is UNIMPLEMENTED, over
 //! REST 501; none of them is among the extensions that the server names.
 
+use starling_actors::inference::InferError;
 use tonic::Status;
 
 /// One of them.
@@ -15,6 +16,11 @@ pub(super) enum Unsupported {
 }
 
 impl Unsupported {
+    /// What of a request asks for it.
+    pub(super) fn of(self, part: &str) -> InferError {
+        InferError::Unimplemented(format!("{part}: {}", self.text()))
+    }
+
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::SharedMemory => {

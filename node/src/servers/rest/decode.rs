@@ -13,10 +13,12 @@ use starling_proto::inference::model_metadata_response::TensorMetadata;
 use starling_proto::inference::{InferParameter, ModelInferRequest};
 
 use super::error::RestError;
+use crate::servers::unsupported::Unsupported;
 use crate::tensor_json::TensorJson;
 
 const BINARY_DATA_SIZE: &str = "binary_data_size";
 const BINARY_DATA: &str = "binary_data";
+const SHARED_MEMORY_REGION: &str = "shared_memory_region";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 
 const NO_NUMBER_HINT: &str =
@@ -215,6 +217,9 @@ fn decode_input(input: InputJson, binary: &mut Binary) -> Result<(InferInputTens
     let mut parameters = parameters.unwrap_or_default();
     let raw = match (parameters.remove(BINARY_DATA_SIZE), data) {
         (Some(_), Some(_)) => return Err(wrong("has both data and binary_data_size".into())),
+        (None, None) if parameters.contains_key(SHARED_MEMORY_REGION) => {
+            return Err(Unsupported::SharedMemory.of(&format!("input '{name}'")).into());
+        }
         (None, None) => return Err(wrong("has neither data nor binary_data_size".into())),
         (None, Some(data)) => Bytes::from(data.into_raw(&datatype, &shape).map_err(wrong)?),
         (Some(size), None) => {
@@ -351,6 +356,10 @@ mod tests {
             (input(r#","data":[1],"parameters":{"binary_data_size":1}"#), "input 'x': has both"),
             (input(r#","parameters":{"binary_data_size":1}"#), "needs the header"),
             (input(r#","data":[1,2]"#), "input 'x': shape [1] has 1 elements, data has 2"),
+            (
+                input(r#","parameters":{"shared_memory_region":"r"}"#),
+                "input 'x': shared memory is not supported",
+            ),
             (input(r#","data":[NaN]"#), "JSON has no NaN and no Infinity"),
             (r#"{"inputs":[],"parameters":{"k":[1]}}"#.to_owned(), "parameter 'k'"),
             (r#"{"inputs":[],"parameters":{"binary_data_output":1}}"#.to_owned(), "binary_data_output"),

@@ -18,7 +18,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use http::{StatusCode, header};
 use serde_json::json;
-use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -32,9 +31,11 @@ const COMPRESSED_BYTES_MIN: u64 = 1024;
 
 /// Everything on the REST port.
 pub(super) fn router(node: &Arc<Node>) -> Router {
-    let compression = ServiceBuilder::new()
-        .layer(CompressionLayer::new().no_br().no_zstd().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN)))
-        .layer(RequestDecompressionLayer::new().no_br().no_zstd().pass_through_unaccepted(true));
+    // Predictions only: clients that say they take compressed answers and then
+    // decompress nothing else are in wide use.
+    let compression =
+        CompressionLayer::new().no_br().no_zstd().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN));
+    let decompression = RequestDecompressionLayer::new().no_br().no_zstd().pass_through_unaccepted(true);
     Router::new()
         .route("/livez", get(metrics::livez))
         .route("/readyz", get(metrics::readyz))
@@ -48,12 +49,12 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
         .route("/v2/models/{model}/ready", get(models::ready))
         .route("/v2/models/{model}/config", get(models::config))
         .route("/v2/models/{model}/stats", get(models::statistics))
-        .route("/v2/models/{model}/infer", post(infer::infer))
+        .route("/v2/models/{model}/infer", post(infer::infer).layer(compression.clone()))
         .route("/v2/models/{model}/versions/{version}", get(models::metadata))
         .route("/v2/models/{model}/versions/{version}/ready", get(models::ready))
         .route("/v2/models/{model}/versions/{version}/config", get(models::config))
         .route("/v2/models/{model}/versions/{version}/stats", get(models::statistics))
-        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer).layer(compression))
         .route("/v2/repository/index", post(repository::index))
         .route("/v2/repository/models/{model}/load", post(repository::load))
         .route("/v2/repository/models/{model}/unload", post(repository::unload))
@@ -72,7 +73,7 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
         .route("/v2/cudasharedmemory/{*rest}", any(no_shared_memory))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(compression)
+        .layer(decompression)
         .with_state(node.clone())
 }
 

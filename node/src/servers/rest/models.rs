@@ -138,6 +138,7 @@ fn config_json(config: &ModelConfig) -> Value {
                 "is_shape_tensor": input.is_shape_tensor,
                 "allow_ragged_batch": input.allow_ragged_batch,
                 "optional": input.optional,
+                "is_non_linear_format_io": false,
             })
         })
         .collect();
@@ -151,6 +152,7 @@ fn config_json(config: &ModelConfig) -> Value {
                 "dims": output.dims,
                 "label_filename": output.label_filename,
                 "is_shape_tensor": output.is_shape_tensor,
+                "is_non_linear_format_io": false,
             })
         })
         .collect();
@@ -175,18 +177,27 @@ fn config_json(config: &ModelConfig) -> Value {
         "name": config.name,
         "platform": config.platform,
         "backend": config.backend,
+        "runtime": "",
+        "version_policy": { "all": {} },
         "max_batch_size": config.max_batch_size,
         "input": inputs,
         "output": outputs,
+        "batch_input": [],
+        "batch_output": [],
         "instance_group": instances,
         "default_model_filename": config.default_model_filename,
+        "cc_model_filenames": {},
+        "metric_tags": {},
         "parameters": parameters,
+        "model_warmup": [],
     });
     if let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice {
         body["dynamic_batching"] = json!({
             "preferred_batch_size": batching.preferred_batch_size,
             "max_queue_delay_microseconds": batching.max_queue_delay_microseconds,
             "preserve_ordering": batching.preserve_ordering,
+            "priority_levels": batching.priority_levels,
+            "default_priority_level": batching.default_priority_level,
         });
     }
     if let Some(policy) = &config.model_transaction_policy {
