@@ -24,6 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".starling")
         // The command line shows these messages as JSON and YAML.
         .type_attribute(".starling.admin", "#[derive(serde::Serialize)]")
+        .field_attribute(
+            ".starling.admin.v1.VersionSettings.mode",
+            r#"#[serde(serialize_with = "crate::enum_words::instance_mode")]"#,
+        )
+        .field_attribute(
+            ".starling.admin.v1.VersionSettings.device",
+            r#"#[serde(serialize_with = "crate::enum_words::device_kind")]"#,
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod data_plane;
 mod exit;
+mod nearest;
 mod ready_file;
 mod serve;
 mod servers;

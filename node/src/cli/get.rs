@@ -7,6 +7,7 @@ use super::CliError;
 use super::connection::admin;
 use super::output::{self, OutputFormat};
 use super::percent::Percent;
+use super::version_settings;
 
 /// What to list.
 #[derive(Debug, Args)]
@@ -54,8 +55,10 @@ pub async fn run(server: &str, args: GetArgs) -> Result<(), CliError> {
         }
         Listing::Versions => {
             let answer = client.list_versions(request).await?.into_inner();
-            output::print(format, &answer.versions, VERSION_COLUMNS, |versions| {
-                versions.iter().map(version_row).collect()
+            let wide = format == OutputFormat::Wide;
+            let columns = if wide { VERSION_COLUMNS_WIDE } else { VERSION_COLUMNS };
+            output::print(format, &answer.versions, columns, |versions| {
+                versions.iter().map(|version| version_row(version, wide)).collect()
             })
         }
         Listing::Nodes => {
@@ -86,8 +89,11 @@ fn replicas(count: u32) -> String {
 const VERSION_COLUMNS: &[&str] =
     &["model", "version", "ordinal", "phase", "loaded on", "size", "sha256", "reason"];
 
-fn version_row(version: &Version) -> Vec<String> {
-    vec![
+const VERSION_COLUMNS_WIDE: &[&str] =
+    &["model", "version", "ordinal", "phase", "loaded on", "size", "sha256", "settings", "reason"];
+
+fn version_row(version: &Version, wide: bool) -> Vec<String> {
+    let mut row = vec![
         version.model.clone(),
         version.label.clone(),
         version.ordinal.to_string(),
@@ -95,8 +101,13 @@ fn version_row(version: &Version) -> Vec<String> {
         joined(&version.loaded_on),
         indicatif::HumanBytes(version.size_bytes).to_string(),
         version.sha256.chars().take(12).collect(),
-        version.reason.clone(),
-    ]
+    ];
+    if wide {
+        let settings = version_settings::describe(&version.settings.unwrap_or_default());
+        row.push(if settings.is_empty() { "defaults".to_owned() } else { settings });
+    }
+    row.push(version.reason.clone());
+    row
 }
 
 /// Also the table of `cluster status`.

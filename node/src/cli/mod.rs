@@ -5,6 +5,7 @@ mod artefact;
 mod cluster;
 mod completions;
 mod connection;
+mod duration;
 mod events;
 mod failure;
 mod get;
@@ -15,6 +16,7 @@ mod output;
 mod percent;
 mod predict;
 mod route;
+mod version_settings;
 mod wait_ready;
 
 use std::process::ExitCode;

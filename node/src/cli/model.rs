@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use starling_proto::admin::admin_client::AdminClient;
 use starling_proto::admin::push_version_request::Part;
 use starling_proto::admin::{
-    BatchingSettings, DeleteModelRequest, DeleteVersionRequest, PushVersionRequest, PushVersionResponse,
-    VersionSettings, push_version_request,
+    DeleteModelRequest, DeleteVersionRequest, PushVersionRequest, PushVersionResponse, VersionSettings,
+    push_version_request,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use super::artefact::LocalArtefact;
 use super::connection::{admin, new_request_id};
+use super::version_settings::SettingsArgs;
 use super::wait_ready::wait_until_ready;
 use super::{CliError, output};
 
@@ -48,18 +49,8 @@ pub struct PushArgs {
     /// What to call this version; default: v and its ordinal
     #[arg(long)]
     label: Option<String>,
-    /// Rows per run at most; default: measured when it is loaded
-    #[arg(long, value_name = "ROWS", default_value_t = 0, hide_default_value = true)]
-    max_batch: u32,
-    /// How long a batch may wait for more rows, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, hide_default_value = true)]
-    max_queue_delay_us: u64,
-    /// Never run requests together
-    #[arg(long)]
-    no_batching: bool,
-    /// Sessions per device; default: one
-    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
-    instances: u32,
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// Do not wait until the version is loaded where it should be
     #[arg(long)]
     no_wait: bool,
@@ -88,16 +79,7 @@ pub async fn run(server: &str, command: ModelCommand) -> Result<(), CliError> {
 
 async fn push(server: &str, args: PushArgs) -> Result<(), CliError> {
     let file = LocalArtefact::read(&args.file, &args.golden)?;
-    let settings = VersionSettings {
-        batching: Some(BatchingSettings {
-            max_batch: args.max_batch,
-            max_queue_delay_us: args.max_queue_delay_us,
-            disabled: args.no_batching,
-            ..BatchingSettings::default()
-        }),
-        instances: args.instances,
-        ..VersionSettings::default()
-    };
+    let settings = args.settings.settings().map_err(CliError::Local)?;
     let label = args.label.unwrap_or_default();
     let mut client = admin(server).await?;
     let answer = upload(&mut client, &args.model, &label, settings, &file).await?;

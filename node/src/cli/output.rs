@@ -14,6 +14,8 @@ pub enum OutputFormat {
     /// Columns, for people
     #[default]
     Table,
+    /// More columns, where there are more
+    Wide,
     /// One JSON document
     Json,
     /// One YAML document
@@ -28,7 +30,7 @@ pub fn print<T: Serialize>(
     rows: impl FnOnce(&T) -> Vec<Vec<String>>,
 ) -> Result<(), CliError> {
     match format {
-        OutputFormat::Table => print_table(columns, rows(answer)),
+        OutputFormat::Table | OutputFormat::Wide => print_table(columns, rows(answer)),
         OutputFormat::Json | OutputFormat::Yaml => print_document(format, answer),
     }
 }
@@ -37,7 +39,7 @@ pub fn print<T: Serialize>(
 pub fn print_document<T: Serialize>(format: OutputFormat, answer: &T) -> Result<(), CliError> {
     let text = match format {
         OutputFormat::Yaml => serde_saphyr::to_string(answer).map_err(|error| error.to_string()),
-        OutputFormat::Json | OutputFormat::Table => {
+        OutputFormat::Json | OutputFormat::Table | OutputFormat::Wide => {
             serde_json::to_string_pretty(answer).map_err(|error| error.to_string())
         }
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key};
 use super::settings::Settings;
+use crate::nearest::did_you_mean;
 
 const VARIABLE_PREFIX: &str = "STARLING_";
 /// Read by the client commands, not by a node.
@@ -82,7 +83,7 @@ fn apply_file(settings: &mut Settings, path: &Path) -> Result<(), ConfigError> {
     for (name, value) in &table {
         let origin = format!("config file {}", path.display());
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            let nearest = nearest(name, KEYS.iter().filter(|key| !key.hidden).map(|key| key.name.to_owned()));
+            let nearest = did_you_mean(name, KEYS.iter().filter(|key| !key.hidden).map(|key| key.name));
             return Err(ConfigError::UnknownKey { origin, name: name.clone(), nearest });
         };
         key.field.set_toml(settings, value).map_err(|problem| ConfigError::BadValue {
@@ -159,17 +160,6 @@ fn check_together(settings: &Settings) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-/// `; did you mean 'x'?`, or nothing if nothing is near.
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
-    let best = known
-        .map(|candidate| (strsim::jaro_winkler(name, &candidate), candidate))
-        .max_by(|left, right| left.0.total_cmp(&right.0));
-    match best {
-        Some((_, candidate)) => format!("; did you mean '{candidate}'?"),
-        None => String::new(),
-    }
 }
 
 fn one_line(text: &str) -> String {

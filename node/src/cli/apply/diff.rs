@@ -7,6 +7,7 @@ use similar::TextDiff;
 use starling_proto::admin::{Model, VersionSettings};
 
 use super::super::percent::Percent;
+use super::super::version_settings;
 use super::manifest::ModelManifest;
 use super::plan::{Plan, Step};
 
@@ -87,7 +88,9 @@ impl Lines<'_> {
         self.line(format_args!("versions:"));
         for (label, sha256, settings) in versions {
             let short: String = sha256.chars().take(12).collect();
-            self.line(format_args!("  {label}: sha256 {short}{}", describe_settings(&settings)));
+            let settings = version_settings::describe(&settings);
+            let comma = if settings.is_empty() { "" } else { ", " };
+            self.line(format_args!("  {label}: sha256 {short}{comma}{settings}"));
         }
     }
 
@@ -104,24 +107,4 @@ impl Lines<'_> {
             count => self.line(format_args!("placement: {count} replicas")),
         }
     }
-}
-
-fn describe_settings(settings: &VersionSettings) -> String {
-    let batching = settings.batching.unwrap_or_default();
-    let numbers = [
-        ("maxBatch", u64::from(batching.max_batch)),
-        ("maxQueueDelayUs", batching.max_queue_delay_us),
-        ("instances", u64::from(settings.instances)),
-        ("maxQueue", u64::from(settings.max_queue)),
-        ("maxRunTimeMs", settings.max_run_time_ms),
-        ("threads", u64::from(settings.threads)),
-    ];
-    let mut text = String::new();
-    for (name, value) in numbers.into_iter().filter(|(_, value)| *value > 0) {
-        let _ = write!(text, ", {name} {value}");
-    }
-    if batching.disabled {
-        text.push_str(", no batching");
-    }
-    text
 }

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
-use starling_proto::admin::{BatchingSettings, VersionSettings};
+use starling_proto::admin::{BatchingSettings, DeviceKind, InstanceMode, VersionSettings};
 use starling_raft::state::{ModelName, VersionLabel};
 
 use super::super::artefact::LocalArtefact;
+use super::super::duration;
 use super::super::percent::Percent;
+use super::super::version_settings::{self, DeviceWord, ModeWord, OversizeWord};
 use super::CliError;
+use crate::nearest::did_you_mean;
 
 const API_VERSION: &str = "starling/v1";
 const WHOLE_PPM: u64 = 1_000_000;
@@ -76,6 +79,17 @@ struct VersionSpec {
     max_run_time: Option<String>,
     #[serde(default)]
     threads: u32,
+    #[serde(default)]
+    spinning: bool,
+    #[serde(default)]
+    mode: ModeWord,
+    #[serde(default)]
+    device: DeviceWord,
+    #[serde(default)]
+    priorities: Priorities,
+    queue_timeout: Option<String>,
+    #[serde(default)]
+    quiet: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -86,6 +100,19 @@ struct Batching {
     max_queue_delay: Option<String>,
     #[serde(default)]
     disabled: bool,
+    #[serde(default)]
+    oversize: OversizeWord,
+}
+
+/// Classes, 1 the most urgent.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Priorities {
+    #[serde(default)]
+    levels: u32,
+    /// Of a request that names none; 0: the least urgent.
+    #[serde(default)]
+    default: u32,
 }
 
 #[derive(Default, Deserialize)]
@@ -153,7 +180,7 @@ fn parse(text: &str, file: &Path, folder: &Path) -> Result<Vec<ModelManifest>, C
         }
     }
     let documents: Vec<Document> =
-        serde_saphyr::from_multiple(text).map_err(|error| wrong(error.to_string()))?;
+        serde_saphyr::from_multiple(text).map_err(|error| wrong(in_words(&error)))?;
     documents.into_iter().map(|document| check(document, folder, &wrong)).collect()
 }
 
@@ -201,34 +228,41 @@ fn check_route(
 }
 
 fn settings(spec: &VersionSpec) -> Result<VersionSettings, String> {
-    let max_queue_delay_us = match &spec.batching.max_queue_delay {
-        Some(text) => duration_micros(text)?,
-        None => 0,
-    };
-    let max_run_time_ms = match &spec.max_run_time {
-        Some(text) => duration_micros(text)?.div_ceil(1_000),
-        None => 0,
-    };
-    Ok(VersionSettings {
+    let micros = |text: &Option<String>| text.as_deref().map_or(Ok(0), duration::micros);
+    let VersionSpec { batching, priorities, .. } = spec;
+    let settings = VersionSettings {
         batching: Some(BatchingSettings {
-            max_batch: spec.batching.max_batch,
-            max_queue_delay_us,
-            disabled: spec.batching.disabled,
-            ..BatchingSettings::default()
+            max_batch: batching.max_batch,
+            max_queue_delay_us: micros(&batching.max_queue_delay)?,
+            disabled: batching.disabled,
+            refuse_oversize: batching.oversize == OversizeWord::Refuse,
         }),
         instances: spec.instances,
         max_queue: spec.max_queue,
-        max_run_time_ms,
+        max_run_time_ms: micros(&spec.max_run_time)?.div_ceil(1_000),
         threads: spec.threads,
-        ..VersionSettings::default()
-    })
+        spinning: spec.spinning,
+        mode: InstanceMode::from(spec.mode).into(),
+        device: DeviceKind::from(spec.device).into(),
+        priority_levels: priorities.levels,
+        default_priority_level: priorities.default,
+        queue_timeout_us: micros(&spec.queue_timeout)?,
+        quiet: spec.quiet,
+    };
+    version_settings::check(&settings).map(|()| settings)
 }
 
-/// `500us`, `2ms`, `10s`, `1m 30s`.
-fn duration_micros(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is not a duration such as 500us, 2ms or 10s");
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    u64::try_from(duration.as_micros()).map_err(|_| wrong())
+/// Where the field or word is a typing mistake, with the one that was meant.
+fn in_words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error::{SerdeUnknownField, SerdeUnknownVariant};
+
+    let error = error.without_snippet();
+    let meant = match error {
+        SerdeUnknownField { field: word, expected, .. }
+        | SerdeUnknownVariant { variant: word, expected, .. } => did_you_mean(word, expected.iter().copied()),
+        _ => String::new(),
+    };
+    format!("{error}{meant}")
 }
 
 #[cfg(test)]
@@ -272,6 +306,38 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_of_a_version_can_be_written() {
+        let manifests = parse_with_artefact(
+            "apiVersion: starling/v1\nkind: Model\nmetadata: { name: digits }\nspec:\n  versions:\n    v1:\n      \
+             artefact: ./a.onnx\n      batching: { maxBatch: 32, maxQueueDelay: 2ms, oversize: refuse }\n      \
+             mode: local\n      device: cpu\n      instances: 2\n      threads: 3\n      spinning: true\n      \
+             maxQueue: 7\n      queueTimeout: 250ms\n      maxRunTime: 10s\n      \
+             priorities: { levels: 3, default: 2 }\n      quiet: true\n",
+        )
+        .unwrap();
+        let expected = VersionSettings {
+            batching: Some(BatchingSettings {
+                max_batch: 32,
+                max_queue_delay_us: 2_000,
+                disabled: false,
+                refuse_oversize: true,
+            }),
+            instances: 2,
+            max_queue: 7,
+            max_run_time_ms: 10_000,
+            threads: 3,
+            spinning: true,
+            mode: InstanceMode::Local.into(),
+            device: DeviceKind::Cpu.into(),
+            priority_levels: 3,
+            default_priority_level: 2,
+            queue_timeout_us: 250_000,
+            quiet: true,
+        };
+        assert_eq!(manifests[0].versions[0].settings, expected);
+    }
+
+    #[test]
     fn several_documents_are_several_models() {
         let one = "apiVersion: starling/v1\nkind: Model\nmetadata: { name: NAME }\nspec:\n  versions:\n    v1: { artefact: a.onnx }\n";
         let text = format!("{}---\n{}", one.replace("NAME", "a"), one.replace("NAME", "b"));
@@ -290,7 +356,17 @@ mod tests {
             ("apiVersion: starling/v1\nkind: Rollout\n", "kind is 'Rollout'"),
             (&with("  versions: { v1: { artefact: a.onnx } }\n  route: { v1: 90% }\n"), "sum to 90%"),
             (&with("  versions: { v1: { artefact: missing.onnx } }\n"), "missing.onnx cannot be read"),
-            (&with("  versions: { v1: { artefact: a.onnx, batchin: {} } }\n"), "batchin"),
+            (&with("  versions: { v1: { artefact: a.onnx, batchin: {} } }\n"), "unknown field `batchin`"),
+            (&with("  versions: { v1: { artefact: a.onnx, batchin: {} } }\n"), "did you mean 'batching'?"),
+            (&with("  versions: { v1: { artefact: a.onnx, mode: locl } }\n"), "did you mean 'local'?"),
+            (
+                &with("  versions: { v1: { artefact: a.onnx, priorities: { level: 3 } } }\n"),
+                "did you mean 'levels'?",
+            ),
+            (
+                &with("  versions: { v1: { artefact: a.onnx, priorities: { levels: 3, default: 4 } } }\n"),
+                "version 'v1': the default priority level is 4, of 3 levels",
+            ),
             (&with("  versions: { 12: { artefact: a.onnx } }\n"), "digits only"),
             (
                 &with("  versions: { v1: { artefact: a.onnx, maxRunTime: soon } }\n"),

@@ -4,6 +4,7 @@
 use starling_proto::admin::{Model, Version, VersionSettings, WeightedVersion};
 
 use super::super::percent::Percent;
+use super::super::version_settings;
 use super::manifest::{DesiredVersion, ModelManifest};
 
 /// One thing to do, in the order in which it is done.
@@ -43,8 +44,8 @@ pub enum PlanError {
         model: String,
         /// The version.
         label: String,
-        /// Bytes or settings.
-        what: &'static str,
+        /// Bytes, or settings and which.
+        what: String,
     },
     /// The route names what is neither in the manifest nor in the cluster.
     #[error(
@@ -106,10 +107,15 @@ fn require_equal(model: &str, desired: &DesiredVersion, existing: &Version) -> R
     let differs =
         |what| PlanError::VersionDiffers { model: model.to_owned(), label: desired.label.clone(), what };
     if desired.artefact.sha256 != existing.sha256 {
-        return Err(differs("bytes"));
+        return Err(differs("bytes".to_owned()));
     }
-    if with_batching(desired.settings) != with_batching(existing.settings.unwrap_or_default()) {
-        return Err(differs("settings"));
+    let found = existing.settings.unwrap_or_default();
+    if with_batching(desired.settings) != with_batching(found) {
+        let words = |settings| match version_settings::describe(settings) {
+            empty if empty.is_empty() => "all at their defaults".to_owned(),
+            words => words,
+        };
+        return Err(differs(format!("settings ({}, not {})", words(&found), words(&desired.settings))));
     }
     Ok(())
 }
@@ -207,7 +213,8 @@ mod tests {
         let mut other_settings = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
         other_settings.versions[0].settings.instances = 2;
         let refused = plan(&other_settings, Some(&applied(&before))).unwrap_err();
-        assert!(refused.to_string().contains("with other settings"), "{refused}");
+        let named = "with other settings (all at their defaults, not instances 2)";
+        assert!(refused.to_string().contains(named), "{refused}");
     }
 
     #[test]
