@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::InferError;
+use super::load_gate::QueueTime;
 use super::serve::{Inference, InferenceConfig, PeerInferenceService, RequestContext};
 use super::testing::{fp32_bytes, fp32_values, model_file, raw_request, runtime as onnx_runtime};
 
@@ -64,6 +65,7 @@ impl Node {
         };
         let inference_config = InferenceConfig {
             max_queue: 64,
+            max_queue_time: QueueTime::Adaptive,
             max_run_time: Duration::from_secs(10),
             min_epoch_wait_max: Duration::from_secs(2),
             traffic_report_interval: Duration::from_millis(200),

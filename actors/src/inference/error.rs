@@ -11,22 +11,20 @@ pub enum InferError {
     /// No such model or version.
     #[error("{0}")]
     NotFound(String),
-    /// The bounded queue is full. Nothing was run.
-    #[error("the queue of model '{model}' is full ({limit} requests wait); try again later")]
-    QueueFull {
-        /// The model.
-        model: String,
-        /// The bound.
-        limit: usize,
+    /// This node has more work than it can do in time. Nothing was run.
+    #[error("{text}")]
+    Overloaded {
+        /// Which bound it would have broken.
+        reason: Overload,
+        /// Names the model and the bound.
+        text: String,
         /// When trying again makes sense.
         retry_after: Duration,
     },
-    /// The caller's time was over before the run began. Nothing was run.
-    #[error("the deadline passed before model '{model}' could answer; the request was not run")]
-    DeadlineExceeded {
-        /// The model.
-        model: String,
-    },
+    /// The time that the request allowed was over before its run began. Nothing
+    /// was run.
+    #[error("{0}")]
+    DeadlineExceeded(String),
     /// Not here and not now: no node holds the version, or it went away.
     #[error("{0}")]
     Unavailable(String),
@@ -39,4 +37,36 @@ pub enum InferError {
     /// Part of the protocol that is not supported, with the reason.
     #[error("{0}")]
     Unimplemented(String),
+}
+
+/// The bound that an overloaded node keeps by refusing a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overload {
+    /// As many requests wait as may.
+    QueueFull,
+    /// Those who wait would wait too long.
+    QueueTime,
+    /// It could not begin within its own deadline or timeout.
+    Deadline,
+    /// It waited, and a more urgent one has taken its place.
+    Displaced,
+    /// The requests inside this node have as many bytes as they may.
+    Memory,
+}
+
+impl Overload {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::QueueFull, Self::QueueTime, Self::Deadline, Self::Displaced, Self::Memory];
+
+    /// In metrics and between peers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::QueueTime => "queue_time",
+            Self::Deadline => "deadline",
+            Self::Displaced => "displaced",
+            Self::Memory => "memory",
+        }
+    }
 }

@@ -110,7 +110,7 @@ impl Forwarder {
         let model = forwarded.version.key.model.as_str();
         let remaining = forwarded.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if remaining.is_some_and(|remaining| remaining.is_zero()) {
-            return Err(InferError::DeadlineExceeded { model: model.to_owned() });
+            return Err(too_late(model));
         }
         let channel =
             self.peers.channel(node_id).map_err(|error| InferError::Unavailable(error.to_string()))?;
@@ -123,15 +123,13 @@ impl Forwarder {
             biased;
             answer = client.forward(Request::new(to_wire(forwarded, remaining))) => match answer {
                 Ok(response) => Ok(response.into_inner()),
-                Err(status) => Err(from_status(&status, model)),
+                Err(status) => Err(from_status(&status)),
             },
             _ = live.wait_for(|live| !live.contains_key(&node_id)) => {
                 Err(InferError::Unavailable("it died".to_owned()))
             }
             () = tokio::time::sleep(limit) => Err(match remaining {
-                Some(remaining) if remaining <= limit => {
-                    InferError::DeadlineExceeded { model: model.to_owned() }
-                }
+                Some(remaining) if remaining <= limit => too_late(model),
                 _ => InferError::Unavailable(format!("no answer within {limit:?}")),
             }),
         }
@@ -140,6 +138,12 @@ impl Forwarder {
     fn count(&self, outcome: &str) {
         self.outcomes.with_label_values(&[outcome]).inc();
     }
+}
+
+fn too_late(model: &str) -> InferError {
+    InferError::DeadlineExceeded(format!(
+        "the deadline passed before a peer could answer for model '{model}'"
+    ))
 }
 
 fn to_wire(forwarded: Forwarded<'_>, remaining: Option<Duration>) -> ForwardRequest {

@@ -7,10 +7,11 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::InferError;
+use super::error::Overload;
 
 /// Says that the peer's inference answered, not a transport in between.
 const ANSWERED_KEY: &str = "x-starling-answered";
-const QUEUE_LIMIT_KEY: &str = "x-starling-queue-limit";
+const OVERLOAD_KEY: &str = "x-starling-overload";
 const RETRY_AFTER_MILLIS_KEY: &str = "x-starling-retry-after-ms";
 
 /// For the wire.
@@ -18,8 +19,8 @@ pub fn to_status(error: &InferError) -> Status {
     let code = match error {
         InferError::InvalidArgument(_) => Code::InvalidArgument,
         InferError::NotFound(_) => Code::NotFound,
-        InferError::QueueFull { .. } => Code::ResourceExhausted,
-        InferError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        InferError::Overloaded { .. } => Code::ResourceExhausted,
+        InferError::DeadlineExceeded(_) => Code::DeadlineExceeded,
         InferError::Unavailable(_) => Code::Unavailable,
         InferError::Cancelled => Code::Cancelled,
         InferError::Internal(_) => Code::Internal,
@@ -27,9 +28,9 @@ pub fn to_status(error: &InferError) -> Status {
     };
     let mut metadata = MetadataMap::new();
     metadata.insert(ANSWERED_KEY, MetadataValue::from_static("1"));
-    if let InferError::QueueFull { limit, retry_after, .. } = error {
+    if let InferError::Overloaded { reason, retry_after, .. } = error {
         let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-        metadata.insert(QUEUE_LIMIT_KEY, MetadataValue::from(*limit as u64));
+        metadata.insert(OVERLOAD_KEY, MetadataValue::from_static(reason.as_str()));
         metadata.insert(RETRY_AFTER_MILLIS_KEY, MetadataValue::from(millis));
     }
     Status::with_metadata(code, error.to_string(), metadata)
@@ -37,7 +38,7 @@ pub fn to_status(error: &InferError) -> Status {
 
 /// From the wire. Whatever a transport said is [`InferError::Unavailable`]: a
 /// prediction changes nothing, so it may be asked for again elsewhere.
-pub fn from_status(status: &Status, model: &str) -> InferError {
+pub fn from_status(status: &Status) -> InferError {
     let text = status.message().to_owned();
     if status.metadata().get(ANSWERED_KEY).is_none() {
         return InferError::Unavailable(text);
@@ -45,17 +46,23 @@ pub fn from_status(status: &Status, model: &str) -> InferError {
     match status.code() {
         Code::InvalidArgument => InferError::InvalidArgument(text),
         Code::NotFound => InferError::NotFound(text),
-        Code::ResourceExhausted => InferError::QueueFull {
-            model: model.to_owned(),
-            limit: usize::try_from(number(status, QUEUE_LIMIT_KEY)).unwrap_or(usize::MAX),
+        Code::ResourceExhausted => InferError::Overloaded {
+            reason: overload(status),
+            text,
             retry_after: Duration::from_millis(number(status, RETRY_AFTER_MILLIS_KEY)),
         },
-        Code::DeadlineExceeded => InferError::DeadlineExceeded { model: model.to_owned() },
+        Code::DeadlineExceeded => InferError::DeadlineExceeded(text),
         Code::Unavailable => InferError::Unavailable(text),
         Code::Cancelled => InferError::Cancelled,
         Code::Unimplemented => InferError::Unimplemented(text),
         _ => InferError::Internal(text),
     }
+}
+
+/// A peer of a newer version may have reasons that this one does not know.
+fn overload(status: &Status) -> Overload {
+    let named = status.metadata().get(OVERLOAD_KEY).and_then(|value| value.to_str().ok());
+    Overload::ALL.into_iter().find(|reason| Some(reason.as_str()) == named).unwrap_or(Overload::QueueFull)
 }
 
 fn number(status: &Status, key: &str) -> u64 {
@@ -72,19 +79,19 @@ mod tests {
         let refusals = [
             InferError::InvalidArgument("input 'x' has rank 3".into()),
             InferError::NotFound("no such model".into()),
-            InferError::QueueFull {
-                model: "digits".into(),
-                limit: 64,
+            InferError::Overloaded {
+                reason: Overload::QueueTime,
+                text: "the queue of model 'digits' is too long".into(),
                 retry_after: Duration::from_millis(250),
             },
-            InferError::DeadlineExceeded { model: "digits".into() },
+            InferError::DeadlineExceeded("model 'digits' was too slow".into()),
             InferError::Unavailable("not here".into()),
             InferError::Cancelled,
             InferError::Internal("the run failed".into()),
             InferError::Unimplemented("shared memory".into()),
         ];
         for refusal in refusals {
-            let arrived = from_status(&to_status(&refusal), "digits");
+            let arrived = from_status(&to_status(&refusal));
             assert_eq!(format!("{arrived:?}"), format!("{refusal:?}"));
         }
     }
@@ -92,7 +99,7 @@ mod tests {
     #[test]
     fn what_a_transport_says_may_be_tried_elsewhere() {
         for status in [Status::unknown("transport error"), Status::cancelled("h2 reset")] {
-            assert!(matches!(from_status(&status, "digits"), InferError::Unavailable(_)));
+            assert!(matches!(from_status(&status), InferError::Unavailable(_)));
         }
     }
 }

@@ -13,6 +13,7 @@ use starling_raft::state::models::VersionSettings;
 use starling_raft::state::{ModelName, Ordinal, Signature};
 
 use super::metrics::InferenceMetrics;
+use super::queue::QueueDefaults;
 use super::run_statistics::Failures;
 use super::served_version::ServedVersion;
 use super::supervisor::{
@@ -75,8 +76,9 @@ impl LoadedVersion {
     /// Checks the request against the signature, waits its turn in the bounded
     /// queue, runs it (with others, where they can be concatenated), answers.
     ///
-    /// Errors: `InvalidArgument` and `Unimplemented` name the tensor; `QueueFull`
-    /// comes at once; `DeadlineExceeded` means that the request was not run, while
+    /// Errors: `InvalidArgument` and `Unimplemented` name the tensor; `Overloaded`
+    /// comes at once, or when a more urgent request takes the place of this one;
+    /// `DeadlineExceeded` means that the request was not run, while
     /// one that is running when its deadline passes is answered when its run ends;
     /// `Unavailable` if the version is being unloaded or cannot be kept running;
     /// `Internal` if the run failed or was ended at `max_run_time`.
@@ -142,13 +144,23 @@ pub struct VersionHost {
 }
 
 impl VersionHost {
-    /// Starts the supervision tree on the tokio runtime of the caller.
+    /// Starts the supervision tree on the tokio runtime of the caller, with the
+    /// usual bounds for queues.
     pub async fn start(runtime: OnnxRuntime, registry: &prometheus::Registry) -> Result<Self, InferError> {
+        Self::start_with(runtime, registry, QueueDefaults::default()).await
+    }
+
+    /// The same, with these bounds for the queues of versions that do not say.
+    pub async fn start_with(
+        runtime: OnnxRuntime,
+        registry: &prometheus::Registry,
+        queue_defaults: QueueDefaults,
+    ) -> Result<Self, InferError> {
         let metrics = InferenceMetrics::register(registry).map_err(|error| {
             InferError::Internal(format!("the metrics of inference cannot be registered: {error}"))
         })?;
         let table = Arc::new(ArcSwap::from_pointee(HashMap::new()));
-        let arguments = SupervisorArguments { runtime, metrics, table: Arc::clone(&table) };
+        let arguments = SupervisorArguments { runtime, metrics, queue_defaults, table: Arc::clone(&table) };
         let (supervisor, _) = Actor::spawn(None, InferenceSupervisor, arguments)
             .await
             .map_err(|error| InferError::Internal(format!("inference cannot start: {error}")))?;

@@ -4,8 +4,12 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::InferError;
+use super::error::Overload;
 use super::host::VersionKey;
 
+/// Let in, and not begun before its time was over.
+const TOO_LATE: &str = "too_late";
 const LABELS: [&str; 2] = ["model", "version"];
 const SECONDS_BUCKETS: [f64; 16] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
@@ -21,6 +25,7 @@ pub(crate) struct InferenceMetrics {
     batch_rows: HistogramVec,
     in_flight: IntGaugeVec,
     instance_restarts: IntCounterVec,
+    refusals: IntCounterVec,
 }
 
 /// The series of one version.
@@ -30,6 +35,24 @@ pub(crate) struct VersionMetrics {
     pub batch_rows: Histogram,
     pub in_flight: IntGauge,
     pub instance_restarts: IntCounter,
+    refusals: Vec<IntCounter>,
+    too_late: IntCounter,
+}
+
+impl VersionMetrics {
+    /// Counts a request that was not run for want of time or room.
+    pub(crate) fn refused(&self, error: &InferError) {
+        match error {
+            InferError::Overloaded { reason, .. } => {
+                let place = Overload::ALL.iter().position(|other| other == reason);
+                if let Some(counter) = place.and_then(|place| self.refusals.get(place)) {
+                    counter.inc();
+                }
+            }
+            InferError::DeadlineExceeded(_) => self.too_late.inc(),
+            _ => {}
+        }
+    }
 }
 
 impl InferenceMetrics {
@@ -60,7 +83,15 @@ impl InferenceMetrics {
                 ),
                 &LABELS,
             )?,
+            refusals: IntCounterVec::new(
+                Opts::new(
+                    "starling_inference_refused_total",
+                    "Requests that were not run, by reason: queue_full, queue_time, deadline, displaced, memory, too_late",
+                ),
+                &["model", "version", "reason"],
+            )?,
         };
+        registry.register(Box::new(metrics.refusals.clone()))?;
         registry.register(Box::new(metrics.queue_seconds.clone()))?;
         registry.register(Box::new(metrics.compute_seconds.clone()))?;
         registry.register(Box::new(metrics.batch_rows.clone()))?;
@@ -72,12 +103,16 @@ impl InferenceMetrics {
     pub(crate) fn of_version(&self, key: &VersionKey) -> VersionMetrics {
         let version = key.ordinal.to_string();
         let labels = [key.model.as_str(), version.as_str()];
+        let refusals =
+            |reason: &str| self.refusals.with_label_values(&[key.model.as_str(), version.as_str(), reason]);
         VersionMetrics {
             queue_seconds: self.queue_seconds.with_label_values(&labels),
             compute_seconds: self.compute_seconds.with_label_values(&labels),
             batch_rows: self.batch_rows.with_label_values(&labels),
             in_flight: self.in_flight.with_label_values(&labels),
             instance_restarts: self.instance_restarts.with_label_values(&labels),
+            refusals: Overload::ALL.iter().map(|reason| refusals(reason.as_str())).collect(),
+            too_late: refusals(TOO_LATE),
         }
     }
 
@@ -91,5 +126,8 @@ impl InferenceMetrics {
         let _ = self.batch_rows.remove_label_values(&labels);
         let _ = self.in_flight.remove_label_values(&labels);
         let _ = self.instance_restarts.remove_label_values(&labels);
+        for reason in Overload::ALL.iter().map(|reason| reason.as_str()).chain([TOO_LATE]) {
+            let _ = self.refusals.remove_label_values(&[key.model.as_str(), version.as_str(), reason]);
+        }
     }
 }

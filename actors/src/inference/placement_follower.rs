@@ -320,32 +320,30 @@ async fn load(
 
 /// Zeroes in a version's settings stand for this node's defaults.
 fn with_node_defaults(settings: VersionSettings, config: &InferenceConfig) -> VersionSettings {
-    let max_queue = match settings.max_queue {
-        0 => u32::try_from(config.max_queue).unwrap_or(u32::MAX),
-        set => set,
-    };
     let max_run_time_millis = match settings.max_run_time_millis {
         0 => u64::try_from(config.max_run_time.as_millis()).unwrap_or(u64::MAX),
         set => set,
     };
-    VersionSettings { max_queue, max_run_time_millis, ..settings }
+    VersionSettings { max_run_time_millis, ..settings }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::load_gate::QueueTime;
 
     #[test]
     fn a_version_that_says_nothing_gets_the_defaults_of_the_node() {
         let config = InferenceConfig {
             max_queue: 512,
+            max_queue_time: QueueTime::Adaptive,
             max_run_time: Duration::from_secs(30),
             min_epoch_wait_max: Duration::from_secs(5),
             traffic_report_interval: Duration::from_secs(1),
             load_timeout: Duration::from_secs(60),
         };
         let filled = with_node_defaults(VersionSettings::default(), &config);
-        assert_eq!((filled.max_queue, filled.max_run_time_millis), (512, 30_000));
+        assert_eq!(filled.max_run_time_millis, 30_000);
         let own = VersionSettings { max_queue: 7, max_run_time_millis: 9, ..VersionSettings::default() };
         assert_eq!(with_node_defaults(own, &config), own);
     }

@@ -1,23 +1,49 @@
 //! The bounded queue of one version. It stands outside the actors' mailboxes,
 //! which are unbounded, and outlives the instances that take from it.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+mod refusals;
+mod time_limits;
+mod waiting;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::InferError;
-use super::batcher::{self, Batchable};
+use super::batcher::Batchable;
 use super::host::Answer;
+use super::load_gate::{LoadGate, QueueTime};
+use super::request_terms::RequestTerms;
+use super::run_pace::{Ahead, Crew, RunPace};
 use super::tensor::check::CheckedRequest;
+use time_limits::TimeLimits;
+use waiting::Waiting;
 
-/// Bounds of the advice given with a refusal.
-const RETRY_AFTER_MIN: Duration = Duration::from_millis(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
-/// Weight of the newest run in the mean time per request: 1/8.
-const MEAN_SHIFT: u32 = 3;
+/// Every so manieth batch begins with whoever has waited longest, whatever its
+/// class: so the least urgent starve slowly, and not for ever.
+const OLDEST_FIRST_EVERY: u64 = 16;
+
+/// A request as it comes to the queue.
+pub(crate) struct Arrival {
+    pub request: Arc<CheckedRequest>,
+    /// What checking it took.
+    pub check: Duration,
+    pub terms: RequestTerms,
+    pub deadline: Option<Instant>,
+    pub kind: ArrivalKind,
+}
+
+/// What a request is to the bounds of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArrivalKind {
+    /// From a caller: held against every bound.
+    Asked,
+    /// A further part of one that was let in: only its own time bounds it.
+    Part,
+    /// From this node, to see whether the queue works: let in and not counted.
+    Probe,
+}
 
 /// A request that waits or runs. Whoever holds it owes its sender an answer.
 pub(crate) struct Job {
@@ -27,7 +53,10 @@ pub(crate) struct Job {
     /// What checking it took.
     pub check: Duration,
     pub queued_at: Instant,
-    deadline: Option<Instant>,
+    /// Not one of a caller: it is in no statistics.
+    pub probe: bool,
+    class: u32,
+    limits: TimeLimits,
     /// Instances that went away while they held it.
     pub lost_instances: u32,
 }
@@ -50,22 +79,59 @@ pub(crate) struct BatchLimits {
     pub max_delay: Duration,
 }
 
+/// The bounds of a queue, and who works it off.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueRules {
+    pub model: String,
+    pub max_requests: usize,
+    pub max_time: QueueTime,
+    pub crew: Crew,
+}
+
+/// The bounds of queues whose version does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueDefaults {
+    /// Requests that may wait.
+    pub max_requests: usize,
+    /// How long what waits may take.
+    pub max_time: QueueTime,
+}
+
+impl Default for QueueDefaults {
+    fn default() -> Self {
+        Self { max_requests: 1_024, max_time: QueueTime::Adaptive }
+    }
+}
+
+impl QueueDefaults {
+    /// `max_queue`: from the settings of a version; 0: they say nothing. Whoever
+    /// gives a number means it: no measured bound comes on top.
+    pub(crate) fn bounds(self, max_queue: u32) -> (usize, QueueTime) {
+        match (max_queue, self.max_time) {
+            (0, max_time) => (self.max_requests, max_time),
+            (given, QueueTime::Adaptive) => (given as usize, QueueTime::Unbounded),
+            (given, max_time) => (given as usize, max_time),
+        }
+    }
+}
+
 /// The bounded queue of one version.
 pub(crate) struct RequestQueue {
     model: String,
-    limit: usize,
+    max_requests: usize,
     state: Mutex<State>,
     arrived: Condvar,
-    /// Of late, from being taken to being answered.
-    mean_nanos_per_request: AtomicU64,
 }
 
 struct State {
-    /// In ascending order of id.
-    waiting: VecDeque<Job>,
+    waiting: Waiting,
     next_id: u64,
+    batches: u64,
     /// Instances that wait for work.
     idle: usize,
+    crew: Crew,
+    pace: RunPace,
+    gate: LoadGate,
     open: Open,
 }
 
@@ -77,67 +143,63 @@ enum Open {
     Failed(String),
 }
 
-/// A place in the queue. Dropping it takes the request out, unless an instance
-/// has it already.
+/// A place in the queue, and where its answer comes to. Dropping it takes the
+/// request out, unless an instance has it already.
 pub(crate) struct Ticket<'a> {
     queue: &'a RequestQueue,
-    id: u64,
-    deadline: Option<Instant>,
+    place: (u32, u64),
+    limits: TimeLimits,
     answer: oneshot::Receiver<Result<Answer, InferError>>,
     answered: bool,
 }
 
 impl RequestQueue {
-    pub(crate) fn new(model: &str, limit: usize) -> Self {
-        Self {
-            model: model.to_owned(),
-            limit: limit.max(1),
-            state: Mutex::new(State { waiting: VecDeque::new(), next_id: 0, idle: 0, open: Open::Yes }),
-            arrived: Condvar::new(),
-            mean_nanos_per_request: AtomicU64::new(0),
-        }
+    pub(crate) fn new(rules: QueueRules) -> Self {
+        let QueueRules { model, max_requests, max_time, crew } = rules;
+        let state = State {
+            waiting: Waiting::default(),
+            next_id: 0,
+            batches: 0,
+            idle: 0,
+            crew,
+            pace: RunPace::default(),
+            gate: LoadGate::new(max_time),
+            open: Open::Yes,
+        };
+        Self { model, max_requests: max_requests.max(1), state: Mutex::new(state), arrived: Condvar::new() }
     }
 
-    /// Waits for the answer to a checked request. Refuses at once if the queue is
-    /// full or the deadline has passed; a request whose deadline passes while it
-    /// waits is not run. One that is running when its deadline passes is answered
-    /// when its run ends.
-    pub(crate) async fn answer(
-        &self,
-        request: Arc<CheckedRequest>,
-        check: Duration,
-        deadline: Option<Instant>,
-    ) -> Result<Answer, InferError> {
-        self.enter(request, check, deadline)?.wait().await
+    /// Waits for the answer to a checked request; refuses as `enter` does.
+    pub(crate) async fn answer(&self, arrival: Arrival) -> Result<Answer, InferError> {
+        self.enter(arrival)?.wait().await
     }
 
-    /// Takes a checked request in; its answer comes to the ticket. Refuses as
-    /// [`RequestQueue::answer`] does.
-    pub(crate) fn enter(
-        &self,
-        request: Arc<CheckedRequest>,
-        check: Duration,
-        deadline: Option<Instant>,
-    ) -> Result<Ticket<'_>, InferError> {
+    /// Takes a checked request in; its answer comes to the ticket. Refuses at once
+    /// what one of the bounds forbids, or what could not begin in time as it goes
+    /// now.
+    pub(crate) fn enter(&self, arrival: Arrival) -> Result<Ticket<'_>, InferError> {
         let (reply, answer) = oneshot::channel();
-        let id = self.push(request, check, deadline, reply)?;
-        Ok(Ticket { queue: self, id, deadline, answer, answered: false })
+        let (place, limits) = self.push(arrival, reply)?;
+        Ok(Ticket { queue: self, place, limits, answer, answered: false })
     }
 
     fn push(
         &self,
-        request: Arc<CheckedRequest>,
-        check: Duration,
-        deadline: Option<Instant>,
+        arrival: Arrival,
         reply: oneshot::Sender<Result<Answer, InferError>>,
-    ) -> Result<u64, InferError> {
+    ) -> Result<((u32, u64), TimeLimits), InferError> {
         let queued_at = Instant::now();
-        if deadline.is_some_and(|deadline| deadline <= queued_at) {
-            return Err(self.deadline_exceeded());
+        let RequestTerms { class, timeout } = arrival.terms;
+        let limits = TimeLimits { deadline: arrival.deadline, timeout, queued_at };
+        let start_by = limits.start_by();
+        if start_by.is_some_and(|start_by| start_by <= queued_at) {
+            return Err(limits.exceeded(&self.model, queued_at));
         }
         let mut state = self.lock();
         match &state.open {
             Open::Yes => {}
+            // Parts of a request that was accepted before.
+            Open::Draining if arrival.kind == ArrivalKind::Part => {}
             Open::Draining => {
                 return Err(InferError::Unavailable(format!(
                     "model '{}' is being unloaded here",
@@ -146,29 +208,73 @@ impl RequestQueue {
             }
             Open::Failed(reason) => return Err(InferError::Unavailable(reason.clone())),
         }
-        if state.waiting.len() >= self.limit {
-            drop(state);
-            return Err(InferError::QueueFull {
-                model: self.model.clone(),
-                limit: self.limit,
-                retry_after: self.retry_after(),
-            });
-        }
+        let displaced = match arrival.kind {
+            ArrivalKind::Asked => self.admit(&mut state, class, start_by, queued_at)?,
+            ArrivalKind::Part | ArrivalKind::Probe => None,
+        };
         let id = state.next_id;
         state.next_id += 1;
-        state.waiting.push_back(Job { id, request, reply, check, queued_at, deadline, lost_instances: 0 });
+        state.waiting.insert(Job {
+            id,
+            request: arrival.request,
+            reply,
+            check: arrival.check,
+            queued_at,
+            probe: arrival.kind == ArrivalKind::Probe,
+            class,
+            limits,
+            lost_instances: 0,
+        });
         let someone_waits = state.idle > 0;
+        let retry_after = displaced.is_some().then(|| self.retry_after(&state, queued_at));
         drop(state);
         if someone_waits {
             self.arrived.notify_one();
         }
-        Ok(id)
+        if let (Some(displaced), Some(retry_after)) = (displaced, retry_after) {
+            let _ = displaced.reply.send(Err(refusals::displaced(&self.model, retry_after)));
+        }
+        Ok(((class, id), limits))
+    }
+
+    /// Whether one more of this class may wait; gives whom it displaces.
+    fn admit(
+        &self,
+        state: &mut State,
+        class: u32,
+        start_by: Option<Instant>,
+        now: Instant,
+    ) -> Result<Option<Job>, InferError> {
+        let crew = state.crew;
+        let (requests, rows) = state.waiting.ahead_of(class);
+        let wait = state.pace.wait(Ahead { requests, rows }, crew, now);
+        let left = start_by.map(|start_by| start_by.saturating_duration_since(now));
+        if let (Some(wait), Some(left)) = (wait, left)
+            && wait > left
+        {
+            return Err(refusals::not_in_time(&self.model, wait, left));
+        }
+        let full_run = state.pace.of_run(crew.max_rows);
+        if let (Some(wait), Some(full_run)) = (wait, full_run)
+            && let Err(too_long) = state.gate.ask(wait, full_run, crew, now)
+        {
+            return Err(refusals::waits_too_long(&self.model, too_long, self.retry_after(state, now)));
+        }
+        if state.waiting.len() < self.max_requests {
+            return Ok(None);
+        }
+        state.gate.refuse();
+        match state.waiting.pop_less_urgent_than(class) {
+            Some(displaced) => Ok(Some(displaced)),
+            None => Err(refusals::full(&self.model, self.max_requests, self.retry_after(state, now))),
+        }
     }
 
     /// Blocks until there is a batch to run. `None`: the caller should end, since
     /// `stopped` says so or the queue is drained.
     pub(crate) fn take(&self, limits: BatchLimits, stopped: impl Fn() -> bool) -> Option<Vec<Job>> {
         let mut state = self.lock();
+        state.crew.max_rows = limits.max_rows;
         loop {
             if stopped() {
                 return None;
@@ -200,6 +306,7 @@ impl RequestQueue {
     /// A batch to run now, if anything waits: for callers that must not block.
     pub(crate) fn try_take(&self, limits: BatchLimits) -> Option<Vec<Job>> {
         let mut state = self.lock();
+        state.crew.max_rows = limits.max_rows;
         while !state.waiting.is_empty() {
             let batch = self.take_live(&mut state, limits);
             if !batch.is_empty() {
@@ -213,17 +320,24 @@ impl RequestQueue {
     /// whose callers are gone are dropped.
     fn take_live(&self, state: &mut State, limits: BatchLimits) -> Vec<Job> {
         let now = Instant::now();
-        let mut batch = batcher::take_batch(&mut state.waiting, limits.max_rows);
+        state.batches += 1;
+        let oldest_first = state.batches.is_multiple_of(OLDEST_FIRST_EVERY);
+        let mut batch = state.waiting.take_batch(limits.max_rows, oldest_first);
         batch.retain(|job| !job.reply.is_closed());
-        let late = |job: &mut Job| job.deadline.is_some_and(|deadline| deadline <= now);
+        let late = |job: &mut Job| job.limits.start_by().is_some_and(|start_by| start_by <= now);
         for job in batch.extract_if(.., late) {
-            let _ = job.reply.send(Err(self.deadline_exceeded()));
+            let exceeded = job.limits.exceeded(&self.model, now);
+            let _ = job.reply.send(Err(exceeded));
+        }
+        if !batch.is_empty() {
+            let instances = state.crew.instances;
+            state.pace.begin(now, instances);
         }
         batch
     }
 
-    /// Takes requests over that another queue had accepted, beyond the bound if
-    /// need be. They stand last here.
+    /// Takes requests over that another queue had accepted, beyond the bounds if
+    /// need be. They stand last in their class here.
     pub(crate) fn adopt(&self, jobs: Vec<Job>) {
         let mut state = self.lock();
         if let Open::Failed(reason) = &state.open {
@@ -235,7 +349,7 @@ impl RequestQueue {
         for mut job in jobs {
             job.id = state.next_id;
             state.next_id += 1;
-            state.waiting.push_back(job);
+            state.waiting.insert(job);
         }
         drop(state);
         self.arrived.notify_all();
@@ -252,8 +366,7 @@ impl RequestQueue {
             return;
         }
         for job in jobs.into_iter().rev() {
-            let place = state.waiting.partition_point(|waiting| waiting.id < job.id);
-            state.waiting.insert(place, job);
+            state.waiting.insert(job);
         }
         drop(state);
         self.arrived.notify_all();
@@ -273,7 +386,7 @@ impl RequestQueue {
     pub(crate) fn fail(&self, reason: &str) {
         let mut state = self.lock();
         state.open = Open::Failed(reason.to_owned());
-        let jobs = Vec::from(std::mem::take(&mut state.waiting));
+        let jobs = state.waiting.take_all();
         drop(state);
         refuse_all(jobs, reason);
         self.arrived.notify_all();
@@ -290,31 +403,17 @@ impl RequestQueue {
         self.lock().waiting.len()
     }
 
-    /// Keeps the mean from which the advice to try again is made.
-    pub(crate) fn note_run(&self, took: Duration, requests: usize) {
-        let newest = took.as_nanos() as u64 / requests.max(1) as u64;
-        let mean = self.mean_nanos_per_request.load(Relaxed);
-        let next = if mean == 0 { newest } else { mean - (mean >> MEAN_SHIFT) + (newest >> MEAN_SHIFT) };
-        self.mean_nanos_per_request.store(next, Relaxed);
+    /// A run of so many rows, with everything around it, took so long: from this
+    /// the wait of others is estimated.
+    pub(crate) fn note_run(&self, took: Duration, rows: usize) {
+        self.lock().pace.end(rows, took);
     }
 
-    /// When half of a full queue will have been answered, as it goes now.
-    fn retry_after(&self) -> Duration {
-        let mean = self.mean_nanos_per_request.load(Relaxed);
-        let half = Duration::from_nanos(mean.saturating_mul(self.limit as u64 / 2));
-        half.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
-    }
-
-    fn remove(&self, id: u64) -> bool {
-        let mut state = self.lock();
-        match state.waiting.binary_search_by_key(&id, |job| job.id) {
-            Ok(place) => state.waiting.remove(place).is_some(),
-            Err(_) => false,
-        }
-    }
-
-    fn deadline_exceeded(&self) -> InferError {
-        InferError::DeadlineExceeded { model: self.model.clone() }
+    /// When half of what waits will have been answered, as it goes now.
+    fn retry_after(&self, state: &State, now: Instant) -> Duration {
+        let (requests, rows) = state.waiting.all();
+        let wait = state.pace.wait(Ahead { requests, rows }, state.crew, now);
+        wait.unwrap_or_default() / 2
     }
 
     fn lost(&self) -> InferError {
@@ -331,9 +430,8 @@ fn pause_for_more(state: &State, limits: BatchLimits) -> Option<Duration> {
     if limits.max_delay.is_zero() || !matches!(state.open, Open::Yes) {
         return None;
     }
-    let first = state.waiting.front()?;
-    let left = limits.max_delay.checked_sub(first.queued_at.elapsed())?;
-    let full = batcher::rows_ready(&state.waiting, limits.max_rows) >= limits.max_rows;
+    let left = limits.max_delay.checked_sub(state.waiting.oldest()?.elapsed())?;
+    let full = state.waiting.rows_ready(limits.max_rows) >= limits.max_rows;
     (!full && !left.is_zero()).then_some(left)
 }
 
@@ -344,12 +442,13 @@ fn refuse_all(jobs: Vec<Job>, reason: &str) {
 }
 
 impl Ticket<'_> {
-    /// Waits for the answer, until the deadline if it has not been taken by then.
+    /// Waits for the answer. A request whose time is over while it waits is not
+    /// run; one that is running then is answered when its run ends.
     pub(crate) async fn wait(mut self) -> Result<Answer, InferError> {
-        if let Some(deadline) = self.deadline {
-            let waited = tokio::time::timeout_at(deadline.into(), &mut self.answer).await;
+        if let Some(start_by) = self.limits.start_by() {
+            let waited = tokio::time::timeout_at(start_by.into(), &mut self.answer).await;
             if waited.is_err() && self.give_up() {
-                return Err(self.queue.deadline_exceeded());
+                return Err(self.limits.exceeded(&self.queue.model, Instant::now()));
             }
             if let Ok(answer) = waited {
                 self.answered = true;
@@ -374,7 +473,7 @@ impl Ticket<'_> {
 
     /// True: the request was still waiting and is out now.
     pub(crate) fn give_up(&mut self) -> bool {
-        let removed = self.queue.remove(self.id);
+        let removed = self.queue.lock().waiting.remove(self.place);
         self.answered |= removed;
         removed
     }
@@ -383,7 +482,7 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.queue.remove(self.id);
+            self.queue.lock().waiting.remove(self.place);
         }
     }
 }

@@ -61,8 +61,8 @@ pub fn code_of(error: &InferError) -> &'static str {
     match error {
         InferError::InvalidArgument(_) => "INVALID_ARGUMENT",
         InferError::NotFound(_) => "NOT_FOUND",
-        InferError::QueueFull { .. } => "RESOURCE_EXHAUSTED",
-        InferError::DeadlineExceeded { .. } => "DEADLINE_EXCEEDED",
+        InferError::Overloaded { .. } => "RESOURCE_EXHAUSTED",
+        InferError::DeadlineExceeded(_) => "DEADLINE_EXCEEDED",
         InferError::Unavailable(_) => "UNAVAILABLE",
         InferError::Cancelled => "CANCELLED",
         InferError::Internal(_) => "INTERNAL",

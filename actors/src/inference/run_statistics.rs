@@ -55,7 +55,7 @@ struct FailureCounters {
 impl FailureCounters {
     fn of(&self, error: &InferError) -> &AtomicU64 {
         match error {
-            InferError::QueueFull { .. } | InferError::DeadlineExceeded { .. } => &self.rejected,
+            InferError::Overloaded { .. } | InferError::DeadlineExceeded(_) => &self.rejected,
             InferError::Cancelled => &self.cancelled,
             InferError::Internal(_) => &self.backend,
             _ => &self.other,
@@ -223,15 +223,19 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+    use crate::inference::error::Overload;
 
     #[test]
     fn failures_are_told_apart_by_why_and_add_up() {
         let statistics = RunStatistics::new(4);
-        let model = || "m".to_owned();
-        let full = InferError::QueueFull { model: model(), limit: 1, retry_after: Duration::ZERO };
+        let full = InferError::Overloaded {
+            reason: Overload::QueueFull,
+            text: "full".to_owned(),
+            retry_after: Duration::ZERO,
+        };
         for error in [
             full,
-            InferError::DeadlineExceeded { model: model() },
+            InferError::DeadlineExceeded("late".to_owned()),
             InferError::Cancelled,
             InferError::Internal("x".into()),
             InferError::InvalidArgument("x".into()),

@@ -17,10 +17,12 @@ use super::classification::Classification;
 use super::decision_ids::DecisionIds;
 use super::decision_parameters::{DecisionParameters, boolean_parameter};
 use super::forward::Forwarder;
+use super::load_gate::QueueTime;
 use super::local_versions::LocalVersions;
 use super::model_config::is_batched;
 use super::peer_service::Backend;
 use super::placement_follower::PlacementFollower;
+use super::queue::QueueDefaults;
 use super::readiness::{ReadinessBoard, follow_peers};
 use super::request_metrics::RequestMetrics;
 use super::route_traffic::routes_with_traffic;
@@ -44,6 +46,8 @@ const LEAVING_IS_HEARD: Duration = Duration::from_millis(100);
 pub struct InferenceConfig {
     /// Requests that may wait per version, where its settings do not say.
     pub max_queue: usize,
+    /// How long those who wait may have to, where its settings do not say how many.
+    pub max_queue_time: QueueTime,
     /// After which a run is ended, where its settings do not say.
     pub max_run_time: Duration,
     /// How long `x-starling-min-epoch` may wait.
@@ -106,7 +110,8 @@ impl Inference {
     ) -> Result<Self, InferError> {
         let internal = |error: prometheus::Error| InferError::Internal(format!("metrics: {error}"));
         let metrics = Arc::new(RequestMetrics::register(registry).map_err(internal)?);
-        let host = VersionHost::start(runtime, registry).await?;
+        let queues = QueueDefaults { max_requests: config.max_queue, max_time: config.max_queue_time };
+        let host = VersionHost::start_with(runtime, registry, queues).await?;
         let consensus = flock.consensus.clone();
         let peers = flock.peers.clone();
         let this_node = consensus.node_id();

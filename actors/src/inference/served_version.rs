@@ -14,14 +14,15 @@ use starling_raft::state::models::VersionSettings;
 use super::devices::{self, Device};
 use super::host::{Answer, VersionKey};
 use super::metrics::VersionMetrics;
-use super::queue::{BatchLimits, RequestQueue};
+use super::queue::{Arrival, ArrivalKind, BatchLimits, QueueDefaults, QueueRules, RequestQueue};
+use super::request_terms::RequestTerms;
+use super::run_pace::Crew;
 use super::run_statistics::RunStatistics;
 use super::session_options::SessionOptions;
 use super::tensor::check;
 use super::{InferError, OnnxRuntime};
 
-/// Stand in where the settings of a version say nothing.
-const MAX_QUEUE_DEFAULT: u32 = 1_024;
+/// Stands in where the settings of a version say nothing.
 const MAX_RUN_TIME_DEFAULT: Duration = Duration::from_secs(30);
 /// Settings beyond these are mistakes, and would cost the node its memory.
 const INSTANCES_MAX: u32 = 64;
@@ -35,6 +36,8 @@ pub(crate) struct VersionPlan {
     pub file: PathBuf,
     pub signature: Arc<Signature>,
     pub settings: VersionSettings,
+    /// Of this node.
+    pub queue_defaults: QueueDefaults,
 }
 
 impl VersionPlan {
@@ -76,6 +79,13 @@ impl VersionPlan {
         devices::choose(self.runtime.devices(), self.settings.device).map_err(|error| error.to_string())
     }
 
+    /// For a queue that so many instances work off.
+    pub(crate) fn queue_rules(&self, instances: usize, max_rows: usize) -> QueueRules {
+        let (max_requests, max_time) = self.queue_defaults.bounds(self.settings.max_queue);
+        let model = self.key.model.to_string();
+        QueueRules { model, max_requests, max_time, crew: Crew { instances, max_rows } }
+    }
+
     pub(crate) fn max_run_time(&self) -> Duration {
         match self.settings.max_run_time_millis {
             0 => MAX_RUN_TIME_DEFAULT,
@@ -104,15 +114,14 @@ pub(crate) struct ServedVersion {
 
 impl ServedVersion {
     pub(crate) fn new(plan: VersionPlan, max_batch: usize, metrics: VersionMetrics) -> Self {
-        let limit = match plan.settings.max_queue {
-            0 => MAX_QUEUE_DEFAULT,
-            limit => limit,
-        };
         let effective = Signature { batchable: plan.batching(), ..(*plan.signature).clone() };
         Self {
             ordinal_text: plan.key.ordinal.to_string(),
             effective,
-            queue: RequestQueue::new(plan.key.model.as_str(), limit as usize),
+            queue: RequestQueue::new(plan.queue_rules(
+                plan.instances() * plan.devices().map_or(1, |devices| devices.len()),
+                max_batch,
+            )),
             max_batch,
             statistics: RunStatistics::new(max_batch),
             metrics,
@@ -150,6 +159,7 @@ impl ServedVersion {
         in_flight.ended = true;
         if let Err(error) = &outcome {
             self.statistics.failure(arrived.elapsed(), error);
+            self.metrics.refused(error);
         }
         outcome
     }
@@ -160,8 +170,10 @@ impl ServedVersion {
         arrived: Instant,
         deadline: Option<Instant>,
     ) -> Result<Answer, InferError> {
-        let checked = check::check(self.model(), &self.effective, request)?;
-        self.queue.answer(Arc::new(checked), arrived.elapsed(), deadline).await
+        let terms = RequestTerms::read(self.model(), &self.plan.settings, &request.parameters)?;
+        let checked = Arc::new(check::check(self.model(), &self.effective, request)?);
+        let (check, kind) = (arrived.elapsed(), ArrivalKind::Asked);
+        self.queue.answer(Arrival { request: checked, check, terms, deadline, kind }).await
     }
 
     pub(crate) fn in_flight(&self) -> usize {

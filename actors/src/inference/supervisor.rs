@@ -19,6 +19,7 @@ use starling_raft::state::models::VersionSettings;
 
 use super::host::{LoadedVersion, VersionKey};
 use super::metrics::InferenceMetrics;
+use super::queue::QueueDefaults;
 use super::served_version::VersionPlan;
 use super::version_actor::{VersionActor, VersionArguments, VersionMessage};
 use super::{InferError, OnnxRuntime};
@@ -33,6 +34,7 @@ pub(crate) struct InferenceSupervisor;
 pub(crate) struct SupervisorArguments {
     pub runtime: OnnxRuntime,
     pub metrics: InferenceMetrics,
+    pub queue_defaults: QueueDefaults,
     pub table: Arc<VersionTable>,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct LoadRequest {
 pub(crate) struct SupervisorState {
     runtime: OnnxRuntime,
     metrics: InferenceMetrics,
+    queue_defaults: QueueDefaults,
     table: Arc<VersionTable>,
     versions: HashMap<ActorId, (VersionKey, ActorRef<VersionMessage>)>,
     /// Everyone who waits for a load.
@@ -71,8 +74,9 @@ impl Actor for InferenceSupervisor {
         _myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let SupervisorArguments { runtime, metrics, table } = arguments;
-        Ok(SupervisorState { runtime, metrics, table, versions: HashMap::new(), loading: HashMap::new() })
+        let SupervisorArguments { runtime, metrics, queue_defaults, table } = arguments;
+        let (versions, loading) = (HashMap::new(), HashMap::new());
+        Ok(SupervisorState { runtime, metrics, queue_defaults, table, versions, loading })
     }
 
     async fn handle(
@@ -123,7 +127,8 @@ impl SupervisorState {
         // What has failed makes room for the new attempt.
         self.take_out(&request.key, None);
         let LoadRequest { key, file, signature, settings } = request;
-        let plan = VersionPlan { key: key.clone(), runtime: self.runtime.clone(), file, signature, settings };
+        let (runtime, queue_defaults) = (self.runtime.clone(), self.queue_defaults);
+        let plan = VersionPlan { key: key.clone(), runtime, file, signature, settings, queue_defaults };
         let arguments = VersionArguments { plan, metrics: self.metrics.clone(), supervisor: myself.clone() };
         match Actor::spawn_linked(None, VersionActor, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {

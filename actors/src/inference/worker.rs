@@ -51,8 +51,9 @@ impl Worker {
             }
             let groups = self.run(&requests, taken);
             let Some(jobs) = self.slot.finish() else { return };
-            self.version.queue.note_run(taken.elapsed(), jobs.len());
+            let rows = jobs.iter().map(|job| job.request.rows).sum();
             self.answer(jobs, groups);
+            self.version.queue.note_run(taken.elapsed(), rows);
         }
     }
 
@@ -122,17 +123,21 @@ impl Worker {
             ..Phases::default()
         };
         let metrics = &self.version.metrics;
-        self.version.statistics.run(&run_phases, rows);
-        metrics.compute_seconds.observe(run_phases.compute_infer.as_secs_f64());
-        metrics.batch_rows.observe(rows as f64);
+        if !jobs.iter().all(|job| job.probe) {
+            self.version.statistics.run(&run_phases, rows);
+            metrics.compute_seconds.observe(run_phases.compute_infer.as_secs_f64());
+            metrics.batch_rows.observe(rows as f64);
+        }
         for (job, response) in jobs.into_iter().zip(responses) {
             let phases = Phases {
                 queue: began_input - job.queued_at,
                 compute_input: run_phases.compute_input + job.check,
                 ..run_phases
             };
-            self.version.statistics.success(&phases, job.request.rows);
-            metrics.queue_seconds.observe(phases.queue.as_secs_f64());
+            if !job.probe {
+                self.version.statistics.success(&phases, job.request.rows);
+                metrics.queue_seconds.observe(phases.queue.as_secs_f64());
+            }
             let _ = job.reply.send(Ok(Answer {
                 response,
                 queue: phases.queue,

@@ -124,6 +124,8 @@ pub(crate) const KEYS: &[Key] = &[
 
     key(INFERENCE, "max_queue", Field::Integer(1, 1_000_000, |s| &mut s.max_queue), "512",
         "Requests that may wait per version; further ones get RESOURCE_EXHAUSTED at once. A version's settings may say otherwise."),
+    key(INFERENCE, "max_queue_time", Field::Duration(Duration::ZERO, DAY, |s| &mut s.max_queue_time), "0s",
+        "How long a request may have to wait in the queue of its version, by estimate; one that would wait longer gets RESOURCE_EXHAUSTED at once. 0s: as long as keeps the version's instances busy, from what is measured; see serving.md. A version whose settings have `max_queue` is bounded by that alone, unless a time is given here."),
     key(INFERENCE, "max_run_time", Field::Duration(MILLISECOND, DAY, |s| &mut s.max_run_time), "30s",
         "After which a run is ended and its instance replaced. A version's settings may say otherwise."),
     key(INFERENCE, "min_epoch_wait_max", Field::Duration(Duration::ZERO, MINUTE, |s| &mut s.min_epoch_wait_max), "5s",

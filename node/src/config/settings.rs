@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) header_read_timeout: Duration,
     pub(crate) data_plane_threads: u64,
     pub(crate) max_queue: u64,
+    /// Zero: from what is measured.
+    pub(crate) max_queue_time: Duration,
     pub(crate) max_run_time: Duration,
     pub(crate) min_epoch_wait_max: Duration,
     pub(crate) load_timeout: Duration,

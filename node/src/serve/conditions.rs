@@ -1,8 +1,10 @@
 //! Settings in the words of the crates that take them.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use starling_actors::inference::InferenceConfig;
+use starling_actors::inference::load_gate::QueueTime;
 use starling_raft::flock::{Durability, FlockConfig};
 use starling_raft::log_store::LogStoreOptions;
 use starling_raft::state::cluster::FEATURE_LEVEL_SUPPORTED;
@@ -57,6 +59,10 @@ pub(super) fn log_store_options(settings: &Settings, config: &FlockConfig) -> Lo
 pub(super) fn inference_config(settings: &Settings) -> InferenceConfig {
     InferenceConfig {
         max_queue: usize::try_from(settings.max_queue).unwrap_or(usize::MAX),
+        max_queue_time: match settings.max_queue_time {
+            Duration::ZERO => QueueTime::Adaptive,
+            given => QueueTime::Fixed(given),
+        },
         max_run_time: settings.max_run_time,
         min_epoch_wait_max: settings.min_epoch_wait_max,
         traffic_report_interval: settings.traffic_report_interval,

@@ -35,8 +35,8 @@ pub(super) fn infer_status(error: &InferError) -> Status {
     match error {
         InferError::InvalidArgument(_) => Status::invalid_argument(text),
         InferError::NotFound(_) => Status::not_found(text),
-        InferError::QueueFull { retry_after, .. } => exhausted(text, *retry_after),
-        InferError::DeadlineExceeded { .. } => Status::deadline_exceeded(text),
+        InferError::Overloaded { retry_after, .. } => exhausted(text, *retry_after),
+        InferError::DeadlineExceeded(_) => Status::deadline_exceeded(text),
         InferError::Unavailable(_) => Status::unavailable(text),
         InferError::Cancelled => Status::cancelled(text),
         InferError::Internal(_) => Status::internal(text),
@@ -55,8 +55,8 @@ pub(super) fn infer_http(error: &InferError) -> (StatusCode, Option<Duration>) {
     match error {
         InferError::InvalidArgument(_) => (StatusCode::BAD_REQUEST, None),
         InferError::NotFound(_) => (StatusCode::NOT_FOUND, None),
-        InferError::QueueFull { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after)),
-        InferError::DeadlineExceeded { .. } => (StatusCode::GATEWAY_TIMEOUT, None),
+        InferError::Overloaded { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after)),
+        InferError::DeadlineExceeded(_) => (StatusCode::GATEWAY_TIMEOUT, None),
         InferError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
         InferError::Cancelled => {
             let closed = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST);
@@ -115,17 +115,18 @@ pub(super) fn artefact_status(error: &ArtefactError) -> Status {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use starling_actors::inference::error::Overload;
+
     use super::*;
 
     #[test]
     fn each_failure_has_its_code_in_both_protocols() {
-        let model = || "m".to_owned();
-        let full = InferError::QueueFull { model: model(), limit: 3, retry_after: Duration::from_millis(20) };
+        let full = overloaded(Overload::QueueFull);
         let cases = [
             (InferError::InvalidArgument("x".into()), Code::InvalidArgument, 400),
             (InferError::NotFound("x".into()), Code::NotFound, 404),
             (full, Code::ResourceExhausted, 429),
-            (InferError::DeadlineExceeded { model: model() }, Code::DeadlineExceeded, 504),
+            (InferError::DeadlineExceeded("x".into()), Code::DeadlineExceeded, 504),
             (InferError::Unavailable("x".into()), Code::Unavailable, 503),
             (InferError::Cancelled, Code::Cancelled, 499),
             (InferError::Internal("x".into()), Code::Internal, 500),
@@ -137,6 +138,10 @@ mod tests {
         }
     }
 
+    fn overloaded(reason: Overload) -> InferError {
+        InferError::Overloaded { reason, text: "full".into(), retry_after: Duration::from_millis(20) }
+    }
+
     #[test]
     fn a_text_that_repeats_a_megabyte_is_cut() {
         let status = infer_status(&InferError::InvalidArgument("é".repeat(1 << 20)));
@@ -146,12 +151,25 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_when_to_try_again() {
-        let error =
-            InferError::QueueFull { model: "m".into(), limit: 3, retry_after: Duration::from_millis(20) };
-        let status = infer_status(&error);
-        assert_eq!(status.metadata().get(PUSHBACK).unwrap().to_str().unwrap(), "20");
-        assert_eq!(infer_http(&error).1, Some(Duration::from_millis(20)));
+    fn every_refusal_of_an_overloaded_node_says_when_to_try_again() {
+        for reason in Overload::ALL {
+            let error = overloaded(reason);
+            let status = infer_status(&error);
+            assert_eq!(status.code(), Code::ResourceExhausted, "{reason:?}");
+            assert_eq!(status.metadata().get(PUSHBACK).unwrap().to_str().unwrap(), "20", "{reason:?}");
+            let expected = (StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_millis(20)));
+            assert_eq!(infer_http(&error), expected, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn advice_of_less_than_a_millisecond_is_not_read_as_never() {
+        let error = InferError::Overloaded {
+            reason: Overload::QueueFull,
+            text: "full".into(),
+            retry_after: Duration::from_micros(3),
+        };
+        assert_eq!(infer_status(&error).metadata().get(PUSHBACK).unwrap().to_str().unwrap(), "1");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the parameters of a prediction request mean, for gRPC and REST alike.
+//! `priority` and `timeout` are read where the request waits, which may be on
+//! another node.
 //! Keys that Starling does not know pass through; what it cannot honour is
 //! refused rather than ignored.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use starling_actors::inference::{InferError, classification};
 use starling_proto::inference::infer_parameter::ParameterChoice;
@@ -21,8 +22,6 @@ const SEQUENCE: [&str; 3] = ["sequence_id", "sequence_start", "sequence_end"];
 /// What was found in them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Parameters {
-    /// `timeout`, which is in microseconds, as an instant.
-    pub(super) deadline: Option<Instant>,
     /// `routing_key`.
     pub(super) routing_key: Option<String>,
     /// `starling_quiet`.
@@ -30,7 +29,7 @@ pub(super) struct Parameters {
 }
 
 /// Checks and reads the parameters of a request, its inputs and outputs.
-pub(super) fn read(request: &ModelInferRequest, now: Instant) -> Result<Parameters, InferError> {
+pub(super) fn read(request: &ModelInferRequest) -> Result<Parameters, InferError> {
     for input in &request.inputs {
         refuse_shared_memory(&input.name, &input.parameters)?;
     }
@@ -43,7 +42,6 @@ pub(super) fn read(request: &ModelInferRequest, now: Instant) -> Result<Paramete
     let mut found = Parameters::default();
     for (key, parameter) in &request.parameters {
         match key.as_str() {
-            "timeout" => found.deadline = deadline(parameter, now)?,
             "routing_key" => found.routing_key = Some(text(key, parameter)?),
             "starling_quiet" => found.quiet = flag(key, parameter)?,
             ENABLE_EMPTY_FINAL_RESPONSE => {}
@@ -85,20 +83,6 @@ fn refuse_sequence(key: &str, parameter: &InferParameter) -> Result<(), InferErr
     }
 }
 
-/// Zero means no limit, as for Triton.
-fn deadline(parameter: &InferParameter, now: Instant) -> Result<Option<Instant>, InferError> {
-    let micros = match parameter.parameter_choice {
-        Some(ParameterChoice::Int64Param(micros)) => u64::try_from(micros).ok(),
-        Some(ParameterChoice::Uint64Param(micros)) => Some(micros),
-        _ => None,
-    };
-    let micros = micros.ok_or_else(|| wrong("timeout", "a whole number of microseconds, 0 or more"))?;
-    if micros == 0 {
-        return Ok(None);
-    }
-    Ok(now.checked_add(Duration::from_micros(micros)))
-}
-
 fn text(key: &str, parameter: &InferParameter) -> Result<String, InferError> {
     match &parameter.parameter_choice {
         Some(ParameterChoice::StringParam(text)) => Ok(text.clone()),
@@ -136,27 +120,15 @@ mod tests {
 
     #[test]
     fn reserved_keys_are_refused_but_for_the_one_that_every_client_sends() {
-        let now = Instant::now();
-        let refused = read(&request("triton_x", ParameterChoice::Int64Param(1)), now);
+        let refused = read(&request("triton_x", ParameterChoice::Int64Param(1)));
         assert!(matches!(refused, Err(InferError::InvalidArgument(text)) if text.contains("triton_x")));
         let allowed = request(ENABLE_EMPTY_FINAL_RESPONSE, ParameterChoice::BoolParam(false));
-        assert_eq!(read(&allowed, now).unwrap(), Parameters::default());
-    }
-
-    #[test]
-    fn timeout_is_in_microseconds_and_zero_means_none() {
-        let now = Instant::now();
-        let read = |choice| read(&request("timeout", choice), now);
-        let expected = now + Duration::from_millis(250);
-        assert_eq!(read(ParameterChoice::Int64Param(250_000)).unwrap().deadline, Some(expected));
-        assert_eq!(read(ParameterChoice::Uint64Param(0)).unwrap().deadline, None);
-        assert!(read(ParameterChoice::Int64Param(-1)).is_err());
-        assert!(read(ParameterChoice::StringParam("1s".into())).is_err());
+        assert_eq!(read(&allowed).unwrap(), Parameters::default());
     }
 
     #[test]
     fn keys_that_are_not_known_pass() {
-        assert!(read(&request("my_own", ParameterChoice::DoubleParam(0.5)), Instant::now()).is_ok());
+        assert!(read(&request("my_own", ParameterChoice::DoubleParam(0.5))).is_ok());
     }
 
     #[test]
@@ -167,9 +139,7 @@ mod tests {
             ..Default::default()
         };
         let shared = ModelInferRequest { inputs: vec![input], ..Default::default() };
-        assert!(
-            matches!(read(&shared, Instant::now()), Err(InferError::Unimplemented(t)) if t.contains("'x'"))
-        );
+        assert!(matches!(read(&shared), Err(InferError::Unimplemented(t)) if t.contains("'x'")));
     }
 
     #[test]
@@ -179,7 +149,7 @@ mod tests {
                 name: "y".into(),
                 parameters: parameters("classification", choice),
             };
-            read(&ModelInferRequest { outputs: vec![output], ..Default::default() }, Instant::now())
+            read(&ModelInferRequest { outputs: vec![output], ..Default::default() })
         };
         assert!(with(ParameterChoice::Int64Param(3)).is_ok());
         let refused = with(ParameterChoice::StringParam("3".into()));
@@ -188,13 +158,12 @@ mod tests {
 
     #[test]
     fn a_request_of_a_sequence_is_refused_and_one_of_none_is_not() {
-        let now = Instant::now();
         for choice in [ParameterChoice::Int64Param(7), ParameterChoice::StringParam("a-b".into())] {
-            let refused = read(&request("sequence_id", choice), now);
+            let refused = read(&request("sequence_id", choice));
             assert!(matches!(refused, Err(InferError::Unimplemented(text)) if text.contains("sequence_id")));
         }
-        assert!(read(&request("sequence_start", ParameterChoice::BoolParam(true)), now).is_err());
-        assert!(read(&request("sequence_id", ParameterChoice::Uint64Param(0)), now).is_ok());
-        assert!(read(&request("sequence_end", ParameterChoice::BoolParam(false)), now).is_ok());
+        assert!(read(&request("sequence_start", ParameterChoice::BoolParam(true))).is_err());
+        assert!(read(&request("sequence_id", ParameterChoice::Uint64Param(0))).is_ok());
+        assert!(read(&request("sequence_end", ParameterChoice::BoolParam(false))).is_ok());
     }
 }

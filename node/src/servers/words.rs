@@ -21,15 +21,15 @@ const HEADER_PREFIX: &str = "x-starling-";
 /// Longest routing key; only its hash is used.
 const ROUTING_KEY_BYTES_MAX: usize = 1024;
 
-/// What a request says beside its body. Of two deadlines the nearer holds; a
-/// header wins over the parameter of the same meaning.
+/// What a request says beside its body. A header wins over the parameter of the
+/// same meaning.
 pub(super) fn request_context(
     headers: &HeaderMap,
     request: &ModelInferRequest,
     principal: Principal,
 ) -> Result<RequestContext, InferError> {
     let now = Instant::now();
-    let parameters = parameters::read(request, now)?;
+    let parameters = parameters::read(request)?;
     let call_deadline = grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout));
     let routing_key = match text(headers, KEY)? {
         Some(key) => Some(key.to_owned()),
@@ -42,7 +42,7 @@ pub(super) fn request_context(
     }
     Ok(RequestContext {
         principal,
-        deadline: [call_deadline, parameters.deadline].into_iter().flatten().min(),
+        deadline: call_deadline,
         routing_key: routing_key.filter(|key| !key.is_empty()),
         min_epoch: min_epoch(headers)?,
         quiet: parameters.quiet || text(headers, QUIET)?.is_some_and(|quiet| quiet == "true"),

@@ -2,6 +2,7 @@
 //! has gone.
 
 use super::*;
+use crate::inference::error::Overload;
 use crate::inference::testing::{host, load};
 
 const HALF_A_SECOND: i64 = 120_000;
@@ -19,8 +20,9 @@ async fn a_full_queue_refuses_at_once_with_advice() {
     let asked_at = Instant::now();
     let refusal = version.infer(slow(3), None).await.unwrap_err();
     assert!(asked_at.elapsed() < Duration::from_millis(100), "{:?}", asked_at.elapsed());
-    let InferError::QueueFull { model, limit, retry_after } = refusal else { panic!("{refusal:?}") };
-    assert_eq!((model.as_str(), limit), ("slow_loop", 2));
+    let InferError::Overloaded { reason, text, retry_after } = refusal else { panic!("{refusal:?}") };
+    assert_eq!(reason, Overload::QueueFull);
+    assert_eq!(text, "the queue of model 'slow_loop' is full (2 requests wait); try again later");
     assert!(retry_after >= Duration::from_millis(1) && retry_after <= Duration::from_secs(30));
 
     assert_eq!(trips_made(&running.await.unwrap().unwrap()), HALF_A_SECOND);
@@ -39,7 +41,7 @@ async fn a_deadline_that_passes_in_the_queue_is_answered_then_and_not_run() {
 
     let asked_at = Instant::now();
     let error = version.infer(slow(1), Some(asked_at + Duration::from_millis(30))).await.unwrap_err();
-    assert!(matches!(error, InferError::DeadlineExceeded { .. }), "{error:?}");
+    assert!(matches!(error, InferError::DeadlineExceeded(_)), "{error:?}");
     assert!(!running.is_finished(), "it was answered before its turn came");
 
     running.await.unwrap().unwrap();
@@ -55,7 +57,7 @@ async fn a_deadline_in_the_past_never_enters_the_queue() {
     let error = version.infer(request.clone(), Some(Instant::now())).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the deadline passed before model 'matmul' could answer; the request was not run"
+        "the deadline of the request to model 'matmul' has passed, it has waited 0.0ns; it was not run"
     );
     assert_eq!(version.statistics().execution_count, 0);
     let in_time = Some(Instant::now() + Duration::from_secs(60));
