@@ -175,6 +175,12 @@ impl Running {
         self.clock.stop();
     }
 
+    /// Leaves the threads to themselves, for a program that is about to end.
+    pub fn abandon(mut self) {
+        self.clock.stop();
+        self.threads.clear();
+    }
+
     /// Waits for the end and adds up. Errors: a thread could not do its work.
     pub fn finish(mut self) -> Result<Outcome, BenchError> {
         let mut failed = None;

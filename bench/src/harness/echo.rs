@@ -37,100 +37,64 @@ pub fn serve(answer: &Path) -> anyhow::Result<()> {
     })
 }
 
+impl Echo {
+    fn answer(&self, request: oip::ModelInferRequest) -> oip::ModelInferResponse {
+        oip::ModelInferResponse { model_name: request.model_name, id: request.id, ..self.answer.clone() }
+    }
+}
+
 fn not_echoed<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("the echo answers ModelInfer only"))
 }
 
-#[tonic::async_trait]
-impl GrpcInferenceService for Echo {
-    type ModelStreamInferStream = Empty<Result<oip::ModelStreamInferResponse, Status>>;
+/// The service, with all methods but the one that is measured refused.
+macro_rules! echo_service {
+    ($($method:ident: $request:ident -> $response:ident,)*) => {
+        #[tonic::async_trait]
+        impl GrpcInferenceService for Echo {
+            type ModelStreamInferStream = Empty<Result<oip::ModelStreamInferResponse, Status>>;
 
-    async fn model_infer(
-        &self,
-        request: Request<oip::ModelInferRequest>,
-    ) -> Result<Response<oip::ModelInferResponse>, Status> {
-        let request = request.into_inner();
-        Ok(Response::new(oip::ModelInferResponse {
-            model_name: request.model_name,
-            id: request.id,
-            ..self.answer.clone()
-        }))
-    }
+            async fn model_infer(
+                &self,
+                request: Request<oip::ModelInferRequest>,
+            ) -> Result<Response<oip::ModelInferResponse>, Status> {
+                Ok(Response::new(self.answer(request.into_inner())))
+            }
 
-    async fn server_live(
-        &self,
-        _: Request<oip::ServerLiveRequest>,
-    ) -> Result<Response<oip::ServerLiveResponse>, Status> {
-        not_echoed()
-    }
+            async fn model_stream_infer(
+                &self,
+                _: Request<Streaming<oip::ModelInferRequest>>,
+            ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+                not_echoed()
+            }
 
-    async fn server_ready(
-        &self,
-        _: Request<oip::ServerReadyRequest>,
-    ) -> Result<Response<oip::ServerReadyResponse>, Status> {
-        not_echoed()
-    }
+            $(async fn $method(
+                &self,
+                _: Request<oip::$request>,
+            ) -> Result<Response<oip::$response>, Status> {
+                not_echoed()
+            })*
+        }
+    };
+}
 
-    async fn model_ready(
-        &self,
-        _: Request<oip::ModelReadyRequest>,
-    ) -> Result<Response<oip::ModelReadyResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn server_metadata(
-        &self,
-        _: Request<oip::ServerMetadataRequest>,
-    ) -> Result<Response<oip::ServerMetadataResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn model_metadata(
-        &self,
-        _: Request<oip::ModelMetadataRequest>,
-    ) -> Result<Response<oip::ModelMetadataResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn model_stream_infer(
-        &self,
-        _: Request<Streaming<oip::ModelInferRequest>>,
-    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        not_echoed()
-    }
-
-    async fn model_config(
-        &self,
-        _: Request<oip::ModelConfigRequest>,
-    ) -> Result<Response<oip::ModelConfigResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn model_statistics(
-        &self,
-        _: Request<oip::ModelStatisticsRequest>,
-    ) -> Result<Response<oip::ModelStatisticsResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn repository_index(
-        &self,
-        _: Request<oip::RepositoryIndexRequest>,
-    ) -> Result<Response<oip::RepositoryIndexResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn repository_model_load(
-        &self,
-        _: Request<oip::RepositoryModelLoadRequest>,
-    ) -> Result<Response<oip::RepositoryModelLoadResponse>, Status> {
-        not_echoed()
-    }
-
-    async fn repository_model_unload(
-        &self,
-        _: Request<oip::RepositoryModelUnloadRequest>,
-    ) -> Result<Response<oip::RepositoryModelUnloadResponse>, Status> {
-        not_echoed()
-    }
+echo_service! {
+    server_live: ServerLiveRequest -> ServerLiveResponse,
+    server_ready: ServerReadyRequest -> ServerReadyResponse,
+    model_ready: ModelReadyRequest -> ModelReadyResponse,
+    server_metadata: ServerMetadataRequest -> ServerMetadataResponse,
+    model_metadata: ModelMetadataRequest -> ModelMetadataResponse,
+    model_config: ModelConfigRequest -> ModelConfigResponse,
+    model_statistics: ModelStatisticsRequest -> ModelStatisticsResponse,
+    repository_index: RepositoryIndexRequest -> RepositoryIndexResponse,
+    repository_model_load: RepositoryModelLoadRequest -> RepositoryModelLoadResponse,
+    repository_model_unload: RepositoryModelUnloadRequest -> RepositoryModelUnloadResponse,
+    system_shared_memory_status: SystemSharedMemoryStatusRequest -> SystemSharedMemoryStatusResponse,
+    system_shared_memory_register: SystemSharedMemoryRegisterRequest -> SystemSharedMemoryRegisterResponse,
+    system_shared_memory_unregister: SystemSharedMemoryUnregisterRequest -> SystemSharedMemoryUnregisterResponse,
+    cuda_shared_memory_status: CudaSharedMemoryStatusRequest -> CudaSharedMemoryStatusResponse,
+    cuda_shared_memory_register: CudaSharedMemoryRegisterRequest -> CudaSharedMemoryRegisterResponse,
+    cuda_shared_memory_unregister: CudaSharedMemoryUnregisterRequest -> CudaSharedMemoryUnregisterResponse,
+    trace_setting: TraceSettingRequest -> TraceSettingResponse,
+    log_settings: LogSettingsRequest -> LogSettingsResponse,
 }

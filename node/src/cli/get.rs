@@ -183,7 +183,8 @@ fn percent(ppm: u32) -> String {
     Percent::from_ppm(ppm).map_or_else(|| format!("{ppm} ppm"), |percent| percent.to_string())
 }
 
-fn micros(micros: f64) -> String {
+/// As people read it.
+pub(super) fn micros(micros: f64) -> String {
     if micros >= 1_000.0 { format!("{:.2} ms", micros / 1_000.0) } else { format!("{micros:.0} µs") }
 }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod artefact;
+mod bench;
 mod cluster;
 mod completions;
 mod connection;
@@ -64,6 +65,8 @@ enum CliCommand {
     Model(model::ModelCommand),
     /// Ask a model for a prediction
     Predict(predict::PredictArgs),
+    /// Measure how fast a server of the protocol answers, any server
+    Bench(Box<bench::BenchArgs>),
     /// List models, versions, nodes or routes
     Get(get::GetArgs),
     /// Choose which versions answer
@@ -92,6 +95,7 @@ impl Cli {
             CliCommand::Completions(args) => return completions::run(&args),
             CliCommand::Model(command) => on_runtime(model::run(&server, command)),
             CliCommand::Predict(args) => on_runtime(predict::run(&server, args)),
+            CliCommand::Bench(args) => on_runtime(bench::run(&server, *args)),
             CliCommand::Get(args) => on_runtime(get::run(&server, args)),
             CliCommand::Route(command) => on_runtime(route::run(&server, command)),
             CliCommand::Node(command) => on_runtime(node::run(&server, command)),

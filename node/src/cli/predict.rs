@@ -50,7 +50,7 @@ pub async fn run(server: &str, args: PredictArgs) -> Result<(), CliError> {
     let mut client = inference(server).await?;
     let metadata_request = ModelMetadataRequest { name: args.model.clone(), version: args.version.clone() };
     let metadata = client.model_metadata(metadata_request).await?.into_inner();
-    let request = build_request(&args, document, &metadata)
+    let request = build_request(&args.model, &args.version, document, &metadata)
         .map_err(|reason| CliError::Local(format!("{}: {reason}", args.input.display())))?;
     let mut request = tonic::Request::new(request);
     if let Some(key) = &args.key {
@@ -63,7 +63,8 @@ pub async fn run(server: &str, args: PredictArgs) -> Result<(), CliError> {
     output::print_document(args.output, &shown)
 }
 
-fn read_json(path: &Path) -> Result<Value, CliError> {
+/// A JSON file; - is standard input.
+pub(super) fn read_json(path: &Path) -> Result<Value, CliError> {
     let cannot_read =
         |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
     let mut text = String::new();
@@ -76,8 +77,10 @@ fn read_json(path: &Path) -> Result<Value, CliError> {
         .map_err(|error| CliError::Local(format!("{} is not JSON: {error}", path.display())))
 }
 
-fn build_request(
-    args: &PredictArgs,
+/// Makes what the user wrote fit the signature. Errors: worded for the user.
+pub(super) fn build_request(
+    model: &str,
+    version: &str,
     document: Value,
     metadata: &ModelMetadataResponse,
 ) -> Result<ModelInferRequest, String> {
@@ -99,8 +102,8 @@ fn build_request(
         raw_input_contents.push(Bytes::from(tensor.bytes));
     }
     Ok(ModelInferRequest {
-        model_name: args.model.clone(),
-        model_version: args.version.clone(),
+        model_name: model.to_owned(),
+        model_version: version.to_owned(),
         inputs,
         raw_input_contents,
         ..ModelInferRequest::default()

@@ -13,3 +13,4 @@ pub(crate) use field::Field;
 pub(crate) use keys::KEYS;
 pub(crate) use settings::Settings;
 pub(crate) use sources::{Given, resolve};
+pub(crate) use units::parse_duration;

@@ -31,7 +31,7 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
 
 /// `300ms`, `5s`, `10min`, `2h`. A number without unit is refused: nobody
 /// knows what it would mean.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     parse_with_unit(text, DURATION_UNITS).map(Duration::from_micros)
 }
 

@@ -64,8 +64,14 @@ fn bad_files_are_refused_with_the_reason_of_the_runtime() {
     for (name, reason) in [
         ("truncated", "the file is no ONNX model: a field is longer than what it is in at byte 23"),
         ("not_onnx", "the file is no ONNX model: there is no such kind of field at byte "),
-        ("future_opset", "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 9999 is under development"),
-        ("optional_input", "'x' is Option<Tensor<f32>(n, 2)>, which cannot be served: inputs must be tensors"),
+        (
+            "future_opset",
+            "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. Opset 9999 is under development",
+        ),
+        (
+            "optional_input",
+            "'x' is Option<Tensor<f32>(n, 2)>, which cannot be served: inputs must be tensors",
+        ),
         ("unknown_operator", "example.nowhere:Frobnicate(-1) is not a registered function/op"),
         (
             "sequence_input",
