@@ -108,11 +108,12 @@ impl OnnxRuntime {
         (self.loaded.version.clone(), self.loaded.path.clone())
     }
 
-    /// Loads the file as a model, reads its signature, and tries it with one row
-    /// and with two, so that `batchable` says what was seen and not only what
-    /// was declared. Blocking; the trial ends after 2 seconds.
-    pub fn inspect(&self, file: &Path) -> Result<Signature, NotAModel> {
-        match catch_unwind(AssertUnwindSafe(|| signature::read(self, file))) {
+    /// Loads a model from its file or folder, reads its signature, and tries it
+    /// with one row and with two, so that `batchable` says what was seen and not
+    /// only what was declared; then tries the golden samples of the folder.
+    /// Blocking; the trial ends after 2 seconds, each sample after 30.
+    pub fn inspect(&self, path: &Path) -> Result<Signature, NotAModel> {
+        match catch_unwind(AssertUnwindSafe(|| signature::read(self, path))) {
             Ok(result) => result,
             Err(panic) => Err(NotAModel(format!("the model cannot be read: {}", panic_text(panic.as_ref())))),
         }

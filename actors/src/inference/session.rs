@@ -1,24 +1,25 @@
 //! One ONNX Runtime session and the buffers it is fed from.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ort::ErrorCode;
 use ort::logging::LogLevel;
-use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::session::{RunOptions, Session, SessionInputValue, SessionInputs};
 use ort::value::Outlet;
 use starling_raft::state::Signature;
 use starling_raft::state::models::TensorSpec;
 
 use super::OnnxRuntime;
 use super::bundle::ModelFiles;
+use super::output_kind::OutputKind;
 use super::session_options::SessionOptions;
 use super::signature;
 use super::tensor::check::CheckedRequest;
 use super::tensor::columns_in::InputColumn;
 use super::tensor::columns_out::OutputColumn;
-use super::zip_map::{self, OutputKind};
 
 /// Why a run gave nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,7 +65,7 @@ impl ModelSession {
         let files = ModelFiles::at(path).map_err(|error| without_path(error.to_string()))?;
         let session = options.open(runtime, &files.model).map_err(without_path)?;
         let outputs = output_kinds(session.outputs())?;
-        let declared = signature::declared(session.inputs(), session.outputs(), &outputs)?;
+        let declared = signature::declared(&session, &outputs)?;
         let inputs = declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect();
         Ok(Self { session, inputs, outputs, declared })
     }
@@ -89,6 +90,10 @@ impl ModelSession {
     /// Takes made-up rows for the next run; other dynamic axes are 1 long.
     pub(crate) fn fill_with_samples(&mut self, first_row: usize, rows: usize) {
         for (spec, column) in self.declared.inputs.iter().zip(&mut self.inputs) {
+            if spec.optional {
+                column.leave_out();
+                continue;
+            }
             column.fill_with_samples(&sample_shape(spec, rows), first_row);
         }
     }
@@ -96,16 +101,19 @@ impl ModelSession {
     /// Runs what was filled in. Blocking; `options.terminate()` from another
     /// thread ends it early with an error.
     pub(crate) fn run(&mut self, options: &RunOptions) -> Result<Ran, RunError> {
-        let mut values: Vec<SessionInputValue<'_>> = Vec::with_capacity(self.inputs.len());
-        for column in &self.inputs {
-            values.push(column.as_input()?);
+        // By name, because those that the model has defaults for may be absent.
+        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(self.inputs.len());
+        for (spec, column) in self.declared.inputs.iter().zip(&self.inputs) {
+            if column.is_present() {
+                values.push((Cow::Borrowed(&spec.name), column.as_input()?));
+            }
         }
         let began = Instant::now();
-        let outputs = self.session.run_with_options(values.as_slice(), options)?;
+        let outputs = self.session.run_with_options(SessionInputs::<0>::ValueMap(values), options)?;
         let ended = Instant::now();
         let mut columns = Vec::with_capacity(self.outputs.len());
         for (index, kind) in self.outputs.iter().enumerate() {
-            columns.push(zip_map::column(*kind, &outputs[index])?);
+            columns.push(kind.column(&outputs[index])?);
         }
         Ok(Ran { columns, began, ended })
     }
@@ -121,9 +129,9 @@ pub(crate) fn quiet_run_options() -> ort::Result<RunOptions> {
 
 fn output_kinds(outputs: &[Outlet]) -> Result<Vec<OutputKind>, String> {
     let kind = |output: &Outlet| {
-        zip_map::kind(output.dtype()).ok_or_else(|| {
+        OutputKind::of(output.dtype()).ok_or_else(|| {
             format!(
-                "output '{}' is {}, which cannot be served: outputs must be tensors or sequences of maps from a class to FP32",
+                "output '{}' is {}, which cannot be served: outputs must be tensors, sequences of tensors, or sequences of maps from a class to FP32",
                 output.name(),
                 output.dtype()
             )

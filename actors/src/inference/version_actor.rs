@@ -9,6 +9,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use super::devices::Device;
+use super::golden;
 use super::host::LoadedVersion;
 use super::instance::{Ending, InstanceActor, InstanceArguments, InstanceLife, InstanceMessage};
 use super::metrics::InferenceMetrics;
@@ -143,6 +144,7 @@ impl VersionState {
         for device in devices.iter().cycle().take(instances) {
             self.start_instance(myself, &version, *device, session.take()).await?;
         }
+        golden::reproduce(&version).await?;
         tracing::info!(
             model = version.model(),
             version = %key.ordinal,

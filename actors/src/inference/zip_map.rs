@@ -2,54 +2,30 @@
 //! of class to probability per row, made into a matrix of FP32.
 //!
 //! Columns stand in ascending order of the class (numbers by value, names byte
-//! by byte), which is the order of scikit-learn's `classes_`.
+//! by byte), which is the order of scikit-learn's `classes_`. The answer names
+//! the classes in a parameter of the output.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
-use ort::value::{DynMapValueType, DynValue, IntoTensorElementType, TensorElementType, ValueType};
+use ort::value::{DynMapValueType, DynValue, IntoTensorElementType};
+use serde::Serialize;
 
 use super::tensor::columns_out::OutputColumn;
 
-/// What an output of a model is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutputKind {
-    /// A tensor.
-    Tensor,
-    /// A sequence of maps from a number to a probability.
-    NumberedClasses,
-    /// A sequence of maps from a name to a probability.
-    NamedClasses,
+/// Of maps from numbers.
+pub(crate) fn numbered(value: &DynValue) -> ort::Result<OutputColumn> {
+    matrix::<i64>(value)
 }
 
-/// `None`: an output of this type cannot be served.
-pub(crate) fn kind(value_type: &ValueType) -> Option<OutputKind> {
-    match value_type {
-        ValueType::Tensor { .. } => Some(OutputKind::Tensor),
-        ValueType::Sequence(element) => match **element {
-            ValueType::Map { key: TensorElementType::Int64, value: TensorElementType::Float32 } => {
-                Some(OutputKind::NumberedClasses)
-            }
-            ValueType::Map { key: TensorElementType::String, value: TensorElementType::Float32 } => {
-                Some(OutputKind::NamedClasses)
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Copies an output out of the runtime.
-pub(crate) fn column(kind: OutputKind, value: &DynValue) -> ort::Result<OutputColumn> {
-    match kind {
-        OutputKind::Tensor => OutputColumn::from_tensor(value),
-        OutputKind::NumberedClasses => matrix::<i64>(value),
-        OutputKind::NamedClasses => matrix::<String>(value),
-    }
+/// Of maps from names.
+pub(crate) fn named(value: &DynValue) -> ort::Result<OutputColumn> {
+    matrix::<String>(value)
 }
 
 fn matrix<K>(value: &DynValue) -> ort::Result<OutputColumn>
 where
-    K: IntoTensorElementType + Clone + Hash + Ord,
+    K: IntoTensorElementType + Clone + Hash + Ord + Serialize,
 {
     let maps = value.try_extract_sequence::<DynMapValueType>()?;
     let rows = maps.len();
@@ -69,5 +45,7 @@ where
         }
         values.extend(row.into_iter().map(|(_, probability)| probability));
     }
-    Ok(OutputColumn::from_matrix(&values, rows, classes.map_or(0, |classes| classes.len())))
+    let columns = classes.as_ref().map_or(0, Vec::len);
+    let classes = classes.and_then(|classes| serde_json::to_string(&classes).ok()).map(Arc::from);
+    Ok(OutputColumn { classes, ..OutputColumn::from_matrix(&values, rows, columns) })
 }

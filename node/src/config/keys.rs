@@ -122,6 +122,12 @@ pub(crate) const KEYS: &[Key] = &[
     key(LIMITS, "admin_timeout", Field::Duration(SECOND, DAY, |s| &mut s.admin_timeout), "30s",
         "After which an administrative call is given up, where its caller has no shorter deadline."),
 
+    key(INFERENCE, "devices", Field::List(|s| &mut s.devices), "",
+        "What models run on: cpu, cuda:NUMBER, tensorrt:NUMBER, the preferred kind first. One that cannot be used stops the start. Not given: the GPUs that are found, else the CPU."),
+    key(INFERENCE, "custom_op_libraries", Field::List(|s| &mut s.custom_op_libraries), "",
+        "Shared libraries of custom operators for ONNX Runtime. May be repeated. One that does not load stops the start."),
+    key(INFERENCE, "preload_libraries", Field::List(|s| &mut s.preload_libraries), "",
+        "Shared libraries to load first, for all others to use, such as libpython3.11.so.1.0. May be repeated."),
     key(INFERENCE, "max_queue", Field::Integer(1, 1_000_000, |s| &mut s.max_queue), "512",
         "Requests that may wait per version; further ones get RESOURCE_EXHAUSTED at once. A version's settings may say otherwise."),
     key(INFERENCE, "max_queue_time", Field::Duration(Duration::ZERO, DAY, |s| &mut s.max_queue_time), "0s",

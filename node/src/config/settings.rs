@@ -36,6 +36,10 @@ pub(crate) struct Settings {
     pub(crate) max_concurrent_streams: u64,
     pub(crate) header_read_timeout: Duration,
     pub(crate) data_plane_threads: u64,
+    /// Empty: the GPUs that are found, else the CPU.
+    pub(crate) devices: Vec<String>,
+    pub(crate) custom_op_libraries: Vec<String>,
+    pub(crate) preload_libraries: Vec<String>,
     pub(crate) max_queue: u64,
     /// Zero: from what is measured.
     pub(crate) max_queue_time: Duration,

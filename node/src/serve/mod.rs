@@ -3,6 +3,7 @@
 
 mod args;
 mod conditions;
+mod equip;
 mod listen;
 mod running;
 mod stop;
@@ -10,12 +11,11 @@ mod stop;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use starling_actors::inference::OnnxRuntime;
-
 pub(crate) use args::ServeArgs;
 
 use crate::config::Settings;
-use crate::telemetry;
+use crate::telemetry::{self, Gpus};
+use equip::{Equipped, equipped};
 use listen::Listeners;
 
 /// Raft, gossip, administration: small, and apart from the data plane.
@@ -43,9 +43,20 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 fn start(args: ServeArgs) -> Result<ExitCode, CannotStart> {
     let settings = crate::config::resolve(&args.given()).map_err(|error| CannotStart(error.to_string()))?;
     let listeners = Listeners::bind(&settings)?;
-    let onnx = OnnxRuntime::find_and_load().map_err(|error| CannotStart(error.to_string()))?;
+    let gpus = Gpus::find();
+    let Equipped { onnx, unused_gpus } = equipped(&settings, gpus.as_ref().ok())?;
     // Not before: of a node that cannot start, one line is to be seen.
     telemetry::start_logs(&settings.log_format, &settings.log_level).map_err(CannotStart)?;
+    match &gpus {
+        Ok(gpus) => tracing::info!(count = gpus.count(), "this machine has GPUs"),
+        Err(reason) => tracing::debug!(%reason, "this machine has no GPUs"),
+    }
+    if let Some(reason) = unused_gpus {
+        tracing::warn!(
+            reason,
+            "the GPUs of this machine are not used; say `devices = [\"cpu\"]` if that is meant"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -53,7 +64,7 @@ fn start(args: ServeArgs) -> Result<ExitCode, CannotStart> {
         .build()
         .map_err(|error| CannotStart(format!("no threads for the control runtime: {error}")))?;
     // Spawned, so that it runs on a worker, beside the tasks that it starts.
-    let node = runtime.spawn(running::run(settings, listeners, onnx));
+    let node = runtime.spawn(running::run(settings, listeners, onnx, gpus.ok()));
     let outcome = match runtime.block_on(node) {
         Ok(outcome) => outcome,
         Err(panic) => {

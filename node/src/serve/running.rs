@@ -19,7 +19,7 @@ use crate::config::Settings;
 use crate::data_plane::{DataPlane, Port, Wire};
 use crate::ready_file::{self, ReadyFile};
 use crate::servers::{self, Node, Security};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Gpus, Metrics};
 
 /// How often the node asks itself whether it can answer.
 const READINESS_INTERVAL: Duration = Duration::from_millis(50);
@@ -30,9 +30,14 @@ pub(super) async fn run(
     settings: Settings,
     listeners: Listeners,
     onnx: OnnxRuntime,
+    gpus: Option<Gpus>,
 ) -> Result<ExitCode, CannotStart> {
     let mut stop_signal = Stopping::listen()?;
     let metrics = Metrics::new().map_err(|error| CannotStart(format!("metrics: {error}")))?;
+    if let Some(gpus) = gpus {
+        let registered = metrics.registry.register(Box::new(gpus));
+        registered.map_err(|error| CannotStart(format!("metrics of the GPUs: {error}")))?;
+    }
     let Listeners { rest, grpc, metrics: metrics_listener, peer, addresses } = listeners;
     let flock_config = flock_config(&settings, peer, addresses.clone())?;
     let security = Security::new(settings.insecure);

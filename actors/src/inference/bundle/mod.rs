@@ -25,7 +25,7 @@ pub use unpack::{is_bundle, unpack};
 
 /// The model's name in every bundle that is packed here.
 const MODEL: &str = "model.onnx";
-const GOLDEN_FOLDER: &str = "golden";
+pub(crate) const GOLDEN_FOLDER: &str = "golden";
 /// Files in one bundle.
 const MEMBERS_MAX: usize = 10_000;
 /// Golden samples of one version: each of them runs at every load.
@@ -158,6 +158,11 @@ fn model_in(folder: &Path) -> Result<PathBuf, BundleError> {
             models.len()
         ))),
     }
+}
+
+/// The golden samples of a model at its file or folder; a file has none.
+pub(crate) fn golden_samples(path: &Path) -> Result<Vec<PathBuf>, BundleError> {
+    if path.is_dir() { golden_in(path) } else { Ok(Vec::new()) }
 }
 
 fn golden_in(folder: &Path) -> Result<Vec<PathBuf>, BundleError> {

@@ -62,6 +62,7 @@ fn a_folder_survives_being_packed_and_unpacked() {
         fs::read(external_folder().join("weights/w.bin")).unwrap()
     );
     assert!(!target.path().join("README.md").exists());
+    fs::remove_dir_all(target.path().join("golden")).unwrap();
     runtime().inspect(target.path()).unwrap();
 }
 

@@ -8,6 +8,7 @@ mod batches;
 mod counts;
 mod ends;
 mod faults;
+mod shapes;
 
 use super::*;
 use crate::inference::testing::{eventually, fp32_values, int64_bytes, raw_request};

@@ -12,7 +12,10 @@ fn inspect(name: &str) -> Result<Signature, String> {
 /// `x FP32 [-1, 4] -> y FP32 [-1, 4] batchable`
 fn text(signature: &Signature) -> String {
     let list = |specs: &[TensorSpec]| {
-        let each = |spec: &TensorSpec| format!("{} {} {:?}", spec.name, spec.data_type.name(), spec.shape);
+        let each = |spec: &TensorSpec| {
+            let optional = if spec.optional { "?" } else { "" };
+            format!("{}{optional} {} {:?}", spec.name, spec.data_type.name(), spec.shape)
+        };
         specs.iter().map(each).collect::<Vec<_>>().join(", ")
     };
     let batchable = if signature.batchable { "batchable" } else { "one by one" };
@@ -35,6 +38,12 @@ fn signatures_are_read_as_the_models_mean_them() {
              flag_out BOOL [-1, 2], count_out INT32 [-1, 2], code_out UINT8 [-1, 2], weight_out FP64 [-1, 2] batchable",
         ),
         ("lookup", "index INT64 [-1] -> y FP32 [-1, 2] batchable"),
+        ("scalar", "x FP32 [] -> twice FP32 [], negative BOOL [] one by one"),
+        ("default_input", "x FP32 [-1, 2], factor? FP32 [1] -> y FP32 [-1, 2] batchable"),
+        ("sequence_even", "x FP32 [4, 2] -> y FP32 [-1, -1, -1] one by one"),
+        ("sequence_ragged", "x FP32 [4, 2] -> y FP32 [] one by one"),
+        ("nonzero", "x FP32 [-1, 3] -> y INT64 [2, -1] one by one"),
+        ("no_inputs", " -> y INT64 [3] one by one"),
     ];
     for (name, signature) in expected {
         assert_eq!(text(&inspect(name).unwrap()), signature, "{name}");

@@ -49,6 +49,17 @@ pub(crate) fn split(raw: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     })
 }
 
+/// Where each element begins, and where the last ends.
+pub(crate) fn starts(raw: &Bytes) -> Vec<usize> {
+    let mut starts = vec![0];
+    let mut end = 0;
+    for element in split(raw) {
+        end += LENGTH_BYTES + element.len();
+        starts.push(end);
+    }
+    starts
+}
+
 fn length_at(raw: &[u8], offset: usize) -> Option<usize> {
     let length = raw.get(offset..)?.first_chunk::<LENGTH_BYTES>()?;
     Some(u32::from_le_bytes(*length) as usize)
@@ -80,6 +91,7 @@ mod tests {
         let (raw, starts) = join(elements.iter().copied());
         assert_eq!(&raw[..7], b"\x03\0\0\0ham");
         assert_eq!(starts, [0, 7, 11, 18, 24]);
+        assert_eq!(self::starts(&raw), starts);
         assert_eq!(check(&raw, 4), Ok(()));
         assert_eq!(split(&raw).collect::<Vec<_>>(), elements);
     }

@@ -19,6 +19,8 @@ pub(crate) enum InputData {
     Raw(Bytes),
     /// In the one field that its type has, with the right number of elements.
     Typed(InferTensorContents),
+    /// Left out: the model has a default for it.
+    Absent,
 }
 
 /// One input that fits its place in the signature.
@@ -27,6 +29,16 @@ pub(crate) struct CheckedInput {
     pub shape: Vec<i64>,
     pub elements: usize,
     pub data: InputData,
+}
+
+impl CheckedInput {
+    fn absent() -> Self {
+        Self { shape: Vec::new(), elements: 1, data: InputData::Absent }
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self.data, InputData::Absent)
+    }
 }
 
 /// A request that fits the signature.
@@ -55,7 +67,7 @@ impl CheckedRequest {
                 .inputs
                 .iter()
                 .zip(&other.inputs)
-                .all(|(ours, theirs)| ours.shape[1..] == theirs.shape[1..])
+                .all(|(ours, theirs)| ours.shape.get(1..) == theirs.shape.get(1..))
     }
 }
 
@@ -90,6 +102,10 @@ pub(crate) fn check(
     let mut inputs = Vec::with_capacity(placed.len());
     for (spec, input) in signature.inputs.iter().zip(placed) {
         let Some(input) = input else {
+            if spec.optional {
+                inputs.push(CheckedInput::absent());
+                continue;
+            }
             return Err(InferError::InvalidArgument(format!(
                 "missing inference input '{}' for model '{model}': {} {:?} was expected",
                 spec.name,
@@ -152,13 +168,17 @@ fn names(specs: &[TensorSpec]) -> String {
 }
 
 fn batch_axis(signature: &Signature, inputs: &[CheckedInput]) -> (usize, bool) {
+    let specified = || signature.inputs.iter().zip(inputs);
     let empty = inputs.iter().any(|input| input.elements == 0);
     if !signature.batchable || empty {
         return (1, false);
     }
-    let mut lengths = inputs.iter().map(|input| input.shape.first().copied());
+    // What replaces a default holds for the whole run, so it is nobody else's.
+    let replaced = specified().any(|(spec, input)| spec.optional && !input.is_absent());
+    let required = specified().filter(|(spec, _)| !spec.optional);
+    let mut lengths = required.map(|(_, input)| input.shape.first().copied());
     let Some(Some(rows)) = lengths.next() else { return (1, false) };
-    (rows as usize, lengths.all(|other| other == Some(rows)))
+    (rows as usize, lengths.all(|other| other == Some(rows)) && !replaced)
 }
 
 struct InputChecker<'a> {

@@ -60,6 +60,8 @@ macro_rules! each {
 /// One input of one run.
 #[derive(Debug)]
 pub(crate) struct InputColumn {
+    /// False: the model's own default stands in for it.
+    present: bool,
     shape: Vec<i64>,
     values: Values,
 }
@@ -82,7 +84,7 @@ impl InputColumn {
             DataType::Fp64 => Values::Fp64(Vec::new()),
             DataType::Bytes => Values::Bytes(Vec::new()),
         };
-        Self { shape: Vec::new(), values }
+        Self { present: true, shape: Vec::new(), values }
     }
 
     /// Takes the input at `place` of every request, one after another on axis 0.
@@ -90,6 +92,9 @@ impl InputColumn {
         self.clear();
         for request in requests {
             let input = &request.inputs[place];
+            if input.is_absent() {
+                return self.leave_out();
+            }
             if self.shape.is_empty() {
                 self.shape.extend_from_slice(&input.shape);
             } else {
@@ -110,6 +115,17 @@ impl InputColumn {
                 self.push_sample(row, index);
             }
         }
+    }
+
+    /// Has nothing for the next run: the model's default is used.
+    pub(crate) fn leave_out(&mut self) {
+        self.clear();
+        self.present = false;
+    }
+
+    /// Whether there is something for the next run.
+    pub(crate) fn is_present(&self) -> bool {
+        self.present
     }
 
     pub(crate) fn as_input(&self) -> ort::Result<SessionInputValue<'_>> {
@@ -133,6 +149,7 @@ impl InputColumn {
     }
 
     fn clear(&mut self) {
+        self.present = true;
         self.shape.clear();
         each!(&mut self.values, vector => {
             vector.clear();
@@ -144,6 +161,7 @@ impl InputColumn {
         match &input.data {
             InputData::Raw(raw) => self.push_raw(raw),
             InputData::Typed(contents) => self.push_typed(contents),
+            InputData::Absent => {}
         }
     }
 

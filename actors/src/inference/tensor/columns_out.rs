@@ -1,6 +1,7 @@
 //! One output of one run, already in the wire's bytes. Answers are slices of it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -19,6 +20,8 @@ pub(crate) struct OutputColumn {
     pub raw: Bytes,
     /// BYTES only: where in `raw` each element begins, and where the last ends.
     pub starts: Option<Vec<usize>>,
+    /// Of a matrix of probabilities: what its columns stand for, as a JSON list.
+    pub classes: Option<Arc<str>>,
 }
 
 impl OutputColumn {
@@ -36,7 +39,7 @@ impl OutputColumn {
             let count = shape.iter().product::<i64>().max(0) as usize;
             let elements = string_tensor::read(value, count)?;
             let (raw, starts) = bytes_elements::join(elements.iter());
-            return Ok(Self { data_type, shape, raw, starts: Some(starts) });
+            return Ok(Self { data_type, shape, raw, starts: Some(starts), classes: None });
         }
         let raw = match data_type {
             DataType::Bool => encode(value, |flag: &bool| [u8::from(*flag)])?,
@@ -54,7 +57,7 @@ impl OutputColumn {
             DataType::Fp64 => encode(value, |number: &f64| number.to_le_bytes())?,
             DataType::Bytes => Bytes::new(),
         };
-        Ok(Self { data_type, shape, raw, starts: None })
+        Ok(Self { data_type, shape, raw, starts: None, classes: None })
     }
 
     /// A matrix of FP32, row by row.
@@ -64,7 +67,21 @@ impl OutputColumn {
             shape: vec![rows as i64, columns as i64],
             raw: to_bytes(values, |value| value.to_le_bytes()),
             starts: None,
+            classes: None,
         }
+    }
+
+    /// One after another along a new first axis. The error has the two shapes
+    /// that differ.
+    pub(crate) fn stack(data_type: DataType, columns: &[Self]) -> Result<Self, (Vec<i64>, Vec<i64>)> {
+        let inner = columns.first().map(|first| first.shape.clone()).unwrap_or_default();
+        if let Some(other) = columns.iter().find(|column| column.shape != inner) {
+            return Err((inner, other.shape.clone()));
+        }
+        let shape = [columns.len() as i64].into_iter().chain(inner).collect();
+        let raw: Bytes = columns.iter().flat_map(|column| &column.raw).copied().collect();
+        let starts = (data_type == DataType::Bytes).then(|| bytes_elements::starts(&raw));
+        Ok(Self { data_type, shape, raw, starts, classes: None })
     }
 
     /// Length of axis 0; `None`: there is no axis.

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_proto::inference::{
-    InferTensorContents, ModelInferResponse, model_infer_response::InferOutputTensor,
+    InferParameter, InferTensorContents, ModelInferResponse, model_infer_response::InferOutputTensor,
 };
 use starling_raft::state::Signature;
 use starling_raft::state::models::DataType;
@@ -12,6 +13,9 @@ use starling_raft::state::models::DataType;
 use super::bytes_elements;
 use super::check::{CheckedRequest, typed_field};
 use super::columns_out::OutputColumn;
+
+/// Names the classes that the columns of a matrix of probabilities stand for.
+const CLASSES_PARAMETER: &str = "classes";
 
 /// Answers one request with its rows of every output it wants. Raw if the
 /// request was raw, or if an output has no typed field (the two kinds may not be
@@ -46,6 +50,11 @@ pub(crate) fn respond(
             shape,
             ..InferOutputTensor::default()
         };
+        if let Some(classes) = &column.classes {
+            let parameter =
+                InferParameter { parameter_choice: Some(ParameterChoice::StringParam(classes.to_string())) };
+            output.parameters.insert(CLASSES_PARAMETER.to_owned(), parameter);
+        }
         if raw {
             response.raw_output_contents.push(contents);
         } else {

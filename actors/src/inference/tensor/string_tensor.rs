@@ -1,8 +1,8 @@
 //! Tensors of strings, built and read byte by byte.
 //!
 //! The binding's own functions go through C strings and UTF-8, and so would
-//! refuse or cut what the protocol allows in BYTES: any byte, NUL included. This
-//! is the one file of the crate with unsafe code.
+//! refuse or cut what the protocol allows in BYTES: any byte, NUL included. Hence
+//! the unsafe code, each piece with its reason.
 
 #![allow(unsafe_code)]
 

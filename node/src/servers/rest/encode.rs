@@ -50,9 +50,14 @@ pub(super) fn encode(response: &ModelInferResponse, form: &OutputForm) -> Result
             shape_json(&output.shape)
         ));
         if form.is_binary(&output.name) {
-            json.push_str(&format!(",\"parameters\":{{\"binary_data_size\":{}}}}}", raw.len()));
+            let mut parameters = parameters_json(&output.parameters);
+            parameters["binary_data_size"] = raw.len().into();
+            json.push_str(&format!(",\"parameters\":{parameters}}}"));
             binary.push(raw);
             continue;
+        }
+        if !output.parameters.is_empty() {
+            json.push_str(&format!(",\"parameters\":{}", parameters_json(&output.parameters)));
         }
         json.push_str(",\"data\":");
         write_json(&output.datatype, raw, &mut json)

@@ -76,6 +76,7 @@ fn assert_fits(signature: &Signature, checked: &CheckedRequest) {
                 assert!(counts.len() <= 1, "{counts:?}");
                 assert_eq!(counts.first().map_or(0, |(_, count)| *count), input.elements);
             }
+            InputData::Absent => assert!(spec.optional),
         }
     }
     for place in checked.wanted.iter().flatten() {
