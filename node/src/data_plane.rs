@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use starling_actors::inference::local::core;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -27,6 +28,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) use connection::{Port, Wire};
 
 use connection::{Dealt, serve_connection};
+
+use crate::config::Settings;
 
 /// Accepted connections that may wait for one core.
 const CONNECTIONS_WAITING_MAX: usize = 256;
@@ -41,6 +44,14 @@ const NOTHING_TAKEN_MAX: Duration = Duration::from_secs(90);
 /// How long everything goes on after the ports are closed.
 const LAME_DUCK: Duration = Duration::from_millis(500);
 
+/// How many runtimes the data plane has: as configured, else one per core.
+pub(crate) fn thread_count(settings: &Settings) -> usize {
+    match usize::try_from(settings.data_plane_threads) {
+        Ok(given) if given > 0 => given,
+        _ => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+    }
+}
+
 /// The running data plane.
 pub(crate) struct DataPlane {
     cores: Vec<JoinHandle<()>>,
@@ -50,17 +61,13 @@ pub(crate) struct DataPlane {
 }
 
 impl DataPlane {
-    /// Starts `threads` runtimes (0: one per core) and listens on `ports`.
-    /// Acceptors run on `control`.
+    /// Starts `threads` runtimes and listens on `ports`. Acceptors run on
+    /// `control`.
     pub(crate) fn start(
         threads: usize,
         ports: Vec<(TcpListener, Arc<Port>)>,
         control: &Handle,
     ) -> io::Result<Self> {
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            given => given,
-        };
         let end_connections = CancellationToken::new();
         let mut senders = Vec::with_capacity(threads);
         let mut cores = Vec::with_capacity(threads);
@@ -206,9 +213,10 @@ fn start_core(
     end: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name(format!("serve-{index}"))
-        .spawn(move || runtime.block_on(serve_core(connections, end)))
+    std::thread::Builder::new().name(format!("serve-{index}")).spawn(move || {
+        core::enter(index);
+        runtime.block_on(serve_core(connections, end));
+    })
 }
 
 /// Ends once no acceptor is left and every connection has ended.

@@ -9,6 +9,7 @@ use starling_raft::state::NodeId;
 
 use super::InferError;
 use super::LoadedVersion;
+use super::account::Account;
 use super::admission::Admitted;
 use super::decision_parameters::text_parameter;
 use super::forward::{Forwarded, nobody_has_it};
@@ -24,6 +25,14 @@ const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(10);
 const CATCH_UP_LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Requests that wait so at once; more are refused.
 pub(super) const WAITERS_MAX: usize = 1_024;
+
+/// What came back, and from whom.
+pub(super) struct Answered {
+    pub(super) response: ModelInferResponse,
+    pub(super) by: NodeId,
+    /// Of a run on this node.
+    pub(super) account: Option<Account>,
+}
 
 impl Core {
     pub(super) async fn admit_and_route(
@@ -90,7 +99,7 @@ impl Core {
         request: ModelInferRequest,
         routed: &Routed,
         context: &RequestContext,
-    ) -> Result<(ModelInferResponse, NodeId), InferError> {
+    ) -> Result<Answered, InferError> {
         if !self.routing.is_draining(self.this_node)
             && let Some(version) = self.local.get(routed.version.id)
         {
@@ -104,9 +113,9 @@ impl Core {
         version: &Arc<LoadedVersion>,
         request: ModelInferRequest,
         context: &RequestContext,
-    ) -> Result<(ModelInferResponse, NodeId), InferError> {
-        let answer = version.infer(request, context.deadline).await?;
-        Ok((answer.response, self.this_node))
+    ) -> Result<Answered, InferError> {
+        let (answer, account) = version.infer_on_account(request, context.arrived, context.deadline).await?;
+        Ok(Answered { response: answer.response, by: self.this_node, account: Some(account) })
     }
 
     /// Asks peers; where none can answer, runs it here if that is possible
@@ -116,7 +125,7 @@ impl Core {
         request: ModelInferRequest,
         routed: &Routed,
         context: &RequestContext,
-    ) -> Result<(ModelInferResponse, NodeId), InferError> {
+    ) -> Result<Answered, InferError> {
         let version = &routed.version;
         let decision = routed.decision.to_string();
         let forwarded = Forwarded {
@@ -141,7 +150,7 @@ impl Core {
             }
             let refusal = match self.forwarder.forward(forwarded, candidates).await {
                 Err(refusal @ InferError::Unavailable(_)) => refusal,
-                ended => return ended,
+                ended => return ended.map(|(response, by)| Answered { response, by, account: None }),
             };
             if let Some(here) = here {
                 return self.answer_here(&here, request, context).await;

@@ -70,6 +70,7 @@ impl Node {
             min_epoch_wait_max: Duration::from_secs(2),
             traffic_report_interval: Duration::from_millis(200),
             load_timeout: Duration::from_secs(30),
+            data_plane_cores: 0,
         };
         let started = runtime.block_on(async {
             let service = PeerInferenceService::default();
@@ -178,6 +179,7 @@ fn context() -> RequestContext {
         routing_key: None,
         min_epoch: None,
         quiet: false,
+        arrived: Instant::now(),
     }
 }
 

@@ -12,6 +12,7 @@ use starling_proto::inference::{ModelInferRequest, ModelInferResponse, ModelStat
 use starling_raft::state::models::VersionSettings;
 use starling_raft::state::{ModelName, Ordinal, Signature};
 
+use super::account::Account;
 use super::metrics::InferenceMetrics;
 use super::queue::QueueDefaults;
 use super::run_statistics::Failures;
@@ -53,6 +54,9 @@ pub struct Answer {
     pub compute_output: Duration,
     /// Rows of the run that this request was part of.
     pub batch_rows: usize,
+    pub(crate) request_rows: usize,
+    /// Until when the four durations reach.
+    pub(crate) answered_at: Instant,
 }
 
 /// A loaded, warmed version. Requests that it has accepted are answered even
@@ -90,7 +94,22 @@ impl LoadedVersion {
         request: ModelInferRequest,
         deadline: Option<Instant>,
     ) -> Result<Answer, InferError> {
-        self.version.infer(request, deadline).await
+        let (answer, account) = self.infer_on_account(request, Instant::now(), deadline).await?;
+        drop(account);
+        Ok(answer)
+    }
+
+    /// As [`LoadedVersion::infer`]; the request `arrived` a while ago, and is
+    /// counted only when the account is dropped: everything between belongs to it.
+    pub(crate) async fn infer_on_account(
+        &self,
+        request: ModelInferRequest,
+        arrived: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<(Answer, Account), InferError> {
+        let answer = self.version.infer(request, arrived, deadline).await?;
+        let account = Account::open(Arc::clone(&self.version), &answer);
+        Ok((answer, account))
     }
 
     /// Requests queued or running.
@@ -145,22 +164,26 @@ pub struct VersionHost {
 
 impl VersionHost {
     /// Starts the supervision tree on the tokio runtime of the caller, with the
-    /// usual bounds for queues.
+    /// usual bounds for queues. Every version is dedicated.
     pub async fn start(runtime: OnnxRuntime, registry: &prometheus::Registry) -> Result<Self, InferError> {
-        Self::start_with(runtime, registry, QueueDefaults::default()).await
+        Self::start_with(runtime, registry, QueueDefaults::default(), 0).await
     }
 
-    /// The same, with these bounds for the queues of versions that do not say.
+    /// The same, with these bounds for the queues of versions that do not say, and
+    /// for a data plane of so many `cores`: small fast versions get a session on
+    /// each. Its threads say which core they are by [`super::local::core::enter`].
     pub async fn start_with(
         runtime: OnnxRuntime,
         registry: &prometheus::Registry,
         queue_defaults: QueueDefaults,
+        cores: usize,
     ) -> Result<Self, InferError> {
         let metrics = InferenceMetrics::register(registry).map_err(|error| {
             InferError::Internal(format!("the metrics of inference cannot be registered: {error}"))
         })?;
         let table = Arc::new(ArcSwap::from_pointee(HashMap::new()));
-        let arguments = SupervisorArguments { runtime, metrics, queue_defaults, table: Arc::clone(&table) };
+        let arguments =
+            SupervisorArguments { runtime, metrics, queue_defaults, table: Arc::clone(&table), cores };
         let (supervisor, _) = Actor::spawn(None, InferenceSupervisor, arguments)
             .await
             .map_err(|error| InferError::Internal(format!("inference cannot start: {error}")))?;

@@ -130,7 +130,7 @@ impl Actor for InstanceActor {
             InstanceMessage::Watch => {
                 let max_run_time = state.version.plan.max_run_time();
                 if state.slot.running_for().is_some_and(|time| time > max_run_time) {
-                    state.give_up_run(max_run_time);
+                    state.give_up_run();
                     myself.stop(None);
                 }
                 Ok(())
@@ -151,22 +151,9 @@ impl Actor for InstanceActor {
 
 impl InstanceState {
     /// The callers are answered now, whenever the thread comes back.
-    fn give_up_run(&self, max_run_time: Duration) {
+    fn give_up_run(&self) {
         self.life.end(Ending::TimedOut);
-        let jobs = self.close();
-        let text = format!(
-            "the run of model '{}' took longer than its max_run_time of {max_run_time:?} and was ended",
-            self.version.model()
-        );
-        tracing::warn!(
-            model = self.version.model(),
-            version = %self.version.plan.key.ordinal,
-            requests = jobs.len(),
-            "a run took longer than its max_run_time and was ended; its instance is replaced"
-        );
-        for job in jobs {
-            let _ = job.reply.send(Err(InferError::Internal(text.clone())));
-        }
+        self.version.answer_ended_run(self.close());
     }
 
     fn close(&self) -> Vec<Job> {
@@ -203,7 +190,7 @@ fn live(
     slot: &Arc<RunSlot>,
     session: Option<ModelSession>,
 ) -> Ending {
-    let session = match session {
+    let mut session = match session {
         Some(session) => session,
         None => match open(version, life.device) {
             Ok(session) => session,
@@ -211,7 +198,7 @@ fn live(
         },
     };
     life.at_work.store(true, Relaxed);
-    let mut worker = Worker { version: Arc::clone(version), slot: Arc::clone(slot), session };
+    let mut worker = Worker { version, slot, session: &mut session };
     match catch_unwind(AssertUnwindSafe(|| worker.work())) {
         Ok(()) => Ending::Drained,
         Err(panic) => Ending::Died(format!("its thread panicked: {}", panic_text(panic.as_ref()))),

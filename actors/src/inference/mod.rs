@@ -6,6 +6,7 @@
 //!               ↘ forward                                   (another node)
 //! ```
 
+pub mod account;
 pub mod admission;
 mod answering;
 pub mod backoff;
@@ -22,6 +23,7 @@ pub mod forward_status;
 pub mod host;
 mod inquiries;
 pub mod latency_sketch;
+pub mod local;
 pub mod local_versions;
 pub mod model_config;
 pub mod peer_service;

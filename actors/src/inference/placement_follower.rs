@@ -341,6 +341,7 @@ mod tests {
             min_epoch_wait_max: Duration::from_secs(5),
             traffic_report_interval: Duration::from_secs(1),
             load_timeout: Duration::from_secs(60),
+            data_plane_cores: 0,
         };
         let filled = with_node_defaults(VersionSettings::default(), &config);
         assert_eq!(filled.max_run_time_millis, 30_000);

@@ -25,6 +25,7 @@ use waiting::Waiting;
 const OLDEST_FIRST_EVERY: u64 = 16;
 
 /// A request as it comes to the queue.
+#[derive(Clone)]
 pub(crate) struct Arrival {
     pub request: Arc<CheckedRequest>,
     /// What checking it took.

@@ -11,8 +11,9 @@ use starling_raft::flock::Flock;
 use starling_raft::state::{NodeId, Principal};
 use tokio::sync::Semaphore;
 
+use super::account::Account;
 use super::admission::Admission;
-use super::answering::WAITERS_MAX;
+use super::answering::{Answered, WAITERS_MAX};
 use super::classification::Classification;
 use super::decision_ids::DecisionIds;
 use super::decision_parameters::{DecisionParameters, boolean_parameter};
@@ -56,6 +57,10 @@ pub struct InferenceConfig {
     pub traffic_report_interval: Duration,
     /// How long a version may take to be fetched and loaded.
     pub load_timeout: Duration,
+    /// Threads that receive predictions, each of which says which it is by
+    /// [`super::local::core::enter`]; small fast models get a session on each. 0:
+    /// there are none.
+    pub data_plane_cores: usize,
 }
 
 /// What a request says beside its body.
@@ -71,6 +76,16 @@ pub struct RequestContext {
     pub min_epoch: Option<u64>,
     /// From `x-starling-quiet` or the request parameter `starling_quiet`.
     pub quiet: bool,
+    /// When its handler began: from then on its time counts.
+    pub arrived: Instant,
+}
+
+/// An answer that is not encoded yet.
+pub struct Prediction {
+    /// With its parameters.
+    pub response: ModelInferResponse,
+    /// To be dropped when the encoder takes over; `None`: a peer has counted it.
+    pub account: Option<Account>,
 }
 
 /// Inference on this node. Cheap to clone.
@@ -111,7 +126,7 @@ impl Inference {
         let internal = |error: prometheus::Error| InferError::Internal(format!("metrics: {error}"));
         let metrics = Arc::new(RequestMetrics::register(registry).map_err(internal)?);
         let queues = QueueDefaults { max_requests: config.max_queue, max_time: config.max_queue_time };
-        let host = VersionHost::start_with(runtime, registry, queues).await?;
+        let host = VersionHost::start_with(runtime, registry, queues, config.data_plane_cores).await?;
         let consensus = flock.consensus.clone();
         let peers = flock.peers.clone();
         let this_node = consensus.node_id();
@@ -163,8 +178,16 @@ impl Inference {
         request: ModelInferRequest,
         context: RequestContext,
     ) -> Result<ModelInferResponse, InferError> {
+        self.predict(request, context).await.map(|prediction| prediction.response)
+    }
+
+    /// As [`Inference::infer`], with the account of its time still open.
+    pub async fn predict(
+        &self,
+        request: ModelInferRequest,
+        context: RequestContext,
+    ) -> Result<Prediction, InferError> {
         let core = &*self.core;
-        let started = Instant::now();
         let classification = Classification::of(&request)?;
         let (_admitted, routed) = match core.admit_and_route(&request, &context).await {
             Ok(routed) => routed,
@@ -173,17 +196,19 @@ impl Inference {
                 return Err(error);
             }
         };
-        let tally = Tally::new(&core.metrics, &core.traffic.recorder, &routed, started);
-        let quiet = context.quiet || boolean_parameter(&request.parameters, "starling_quiet");
+        let tally = Tally::new(&core.metrics, &core.traffic.recorder, &routed, context.arrived);
+        let quiet = context.quiet
+            || routed.version.version.settings.quiet
+            || boolean_parameter(&request.parameters, "starling_quiet");
         let answer = core.answer(request, &routed, &context).await;
         tally.finish(&answer);
-        let (mut response, answered_by) = answer?;
+        let Answered { mut response, by, account } = answer?;
         classification.apply(is_batched(&routed.version.version), &mut response)?;
         response.model_version.clone_from(&routed.version.ordinal_text);
         if !quiet {
-            DecisionParameters { routed: &routed, answered_by }.write(&mut response.parameters);
+            DecisionParameters { routed: &routed, answered_by: by }.write(&mut response.parameters);
         }
-        Ok(response)
+        Ok(Prediction { response, account })
     }
 
     /// True once this node can answer: it has caught up, and every version that

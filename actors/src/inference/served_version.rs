@@ -13,6 +13,7 @@ use starling_raft::state::models::VersionSettings;
 
 use super::devices::{self, Device};
 use super::host::{Answer, VersionKey};
+use super::local::Lanes;
 use super::metrics::VersionMetrics;
 use super::queue::{Arrival, ArrivalKind, BatchLimits, QueueDefaults, QueueRules, RequestQueue};
 use super::request_terms::RequestTerms;
@@ -38,6 +39,8 @@ pub(crate) struct VersionPlan {
     pub settings: VersionSettings,
     /// Of this node.
     pub queue_defaults: QueueDefaults,
+    /// Of the data plane; 0: there is none.
+    pub cores: usize,
 }
 
 impl VersionPlan {
@@ -100,7 +103,10 @@ pub(crate) struct ServedVersion {
     pub ordinal_text: String,
     /// As requests see it: not batchable if batching is off.
     pub effective: Signature,
+    /// Of the dedicated instances; local ones have queues of their own.
     pub queue: RequestQueue,
+    /// A version that is run on the cores of the data plane has them.
+    pub lanes: Option<Lanes>,
     pub max_batch: usize,
     pub statistics: RunStatistics,
     pub metrics: VersionMetrics,
@@ -113,7 +119,12 @@ pub(crate) struct ServedVersion {
 }
 
 impl ServedVersion {
-    pub(crate) fn new(plan: VersionPlan, max_batch: usize, metrics: VersionMetrics) -> Self {
+    pub(crate) fn new(
+        plan: VersionPlan,
+        max_batch: usize,
+        metrics: VersionMetrics,
+        lanes: Option<Lanes>,
+    ) -> Self {
         let effective = Signature { batchable: plan.batching(), ..(*plan.signature).clone() };
         Self {
             ordinal_text: plan.key.ordinal.to_string(),
@@ -122,6 +133,7 @@ impl ServedVersion {
                 plan.instances() * plan.devices().map_or(1, |devices| devices.len()),
                 max_batch,
             )),
+            lanes,
             max_batch,
             statistics: RunStatistics::new(max_batch),
             metrics,
@@ -148,12 +160,14 @@ impl ServedVersion {
         BatchLimits { max_rows: self.max_batch, max_delay }
     }
 
+    /// Answers a request that `arrived` then. An error is counted here, an answer
+    /// by its account.
     pub(crate) async fn infer(
         &self,
         request: ModelInferRequest,
+        arrived: Instant,
         deadline: Option<Instant>,
     ) -> Result<Answer, InferError> {
-        let arrived = Instant::now();
         let mut in_flight = InFlight::enter(self, arrived);
         let outcome = self.check_and_run(request, arrived, deadline).await;
         in_flight.ended = true;
@@ -173,7 +187,11 @@ impl ServedVersion {
         let terms = RequestTerms::read(self.model(), &self.plan.settings, &request.parameters)?;
         let checked = Arc::new(check::check(self.model(), &self.effective, request)?);
         let (check, kind) = (arrived.elapsed(), ArrivalKind::Asked);
-        self.queue.answer(Arrival { request: checked, check, terms, deadline, kind }).await
+        let arrival = Arrival { request: checked, check, terms, deadline, kind };
+        match &self.lanes {
+            Some(lanes) => lanes.answer(self, arrival).await,
+            None => self.queue.answer(arrival).await,
+        }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -189,6 +207,9 @@ impl ServedVersion {
     pub(crate) fn fail(&self, reason: &str) {
         self.failure.store(Some(Arc::new(reason.to_owned())));
         self.queue.fail(reason);
+        if let Some(lanes) = &self.lanes {
+            lanes.fail(reason);
+        }
     }
 }
 

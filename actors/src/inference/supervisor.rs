@@ -36,6 +36,8 @@ pub(crate) struct SupervisorArguments {
     pub metrics: InferenceMetrics,
     pub queue_defaults: QueueDefaults,
     pub table: Arc<VersionTable>,
+    /// Of the data plane.
+    pub cores: usize,
 }
 
 pub(crate) enum SupervisorMessage {
@@ -59,6 +61,7 @@ pub(crate) struct SupervisorState {
     metrics: InferenceMetrics,
     queue_defaults: QueueDefaults,
     table: Arc<VersionTable>,
+    cores: usize,
     versions: HashMap<ActorId, (VersionKey, ActorRef<VersionMessage>)>,
     /// Everyone who waits for a load.
     loading: HashMap<VersionKey, (ActorId, Vec<LoadReply>)>,
@@ -74,9 +77,9 @@ impl Actor for InferenceSupervisor {
         _myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let SupervisorArguments { runtime, metrics, queue_defaults, table } = arguments;
+        let SupervisorArguments { runtime, metrics, queue_defaults, table, cores } = arguments;
         let (versions, loading) = (HashMap::new(), HashMap::new());
-        Ok(SupervisorState { runtime, metrics, queue_defaults, table, versions, loading })
+        Ok(SupervisorState { runtime, metrics, queue_defaults, table, cores, versions, loading })
     }
 
     async fn handle(
@@ -127,8 +130,15 @@ impl SupervisorState {
         // What has failed makes room for the new attempt.
         self.take_out(&request.key, None);
         let LoadRequest { key, file, signature, settings } = request;
-        let (runtime, queue_defaults) = (self.runtime.clone(), self.queue_defaults);
-        let plan = VersionPlan { key: key.clone(), runtime, file, signature, settings, queue_defaults };
+        let plan = VersionPlan {
+            key: key.clone(),
+            runtime: self.runtime.clone(),
+            file,
+            signature,
+            settings,
+            queue_defaults: self.queue_defaults,
+            cores: self.cores,
+        };
         let arguments = VersionArguments { plan, metrics: self.metrics.clone(), supervisor: myself.clone() };
         match Actor::spawn_linked(None, VersionActor, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use starling_proto::inference::ModelInferResponse;
-use starling_raft::state::NodeId;
-
 use super::InferError;
+use super::answering::Answered;
 use super::request_metrics::RequestMetrics;
 use super::router::Routed;
 use super::traffic::{CellKey, Ending, TrafficRecorder};
@@ -30,7 +28,7 @@ impl<'a> Tally<'a> {
         Self { metrics, recorder, routed, started, counted: false }
     }
 
-    pub(super) fn finish(mut self, answer: &Result<(ModelInferResponse, NodeId), InferError>) {
+    pub(super) fn finish(mut self, answer: &Result<Answered, InferError>) {
         self.counted = true;
         match answer {
             Ok(_) => {

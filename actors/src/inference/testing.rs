@@ -10,6 +10,7 @@ use starling_proto::inference::{ModelInferRequest, model_infer_request::InferInp
 use starling_raft::state::Ordinal;
 use starling_raft::state::models::VersionSettings;
 
+use super::queue::QueueDefaults;
 use super::{LoadedVersion, OnnxRuntime, VersionHost, VersionKey};
 
 fn workspace() -> PathBuf {
@@ -45,6 +46,25 @@ pub(crate) fn model_file(name: &str) -> PathBuf {
 /// A host of its own, with a registry of its own.
 pub(crate) async fn host() -> VersionHost {
     VersionHost::start(runtime(), &prometheus::Registry::new()).await.unwrap()
+}
+
+/// A host for a data plane of one core, which [`on_a_core`] is.
+pub(crate) async fn host_for_a_core() -> VersionHost {
+    VersionHost::start_with(runtime(), &prometheus::Registry::new(), QueueDefaults::default(), 1)
+        .await
+        .unwrap()
+}
+
+/// Runs the future on a thread that is core 0 of the data plane, beside the
+/// runtime of the caller, as the node does it. Needs a runtime of several threads.
+pub(crate) async fn on_a_core<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        super::local::core::enter(0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = sender.send(runtime.block_on(future));
+    });
+    receiver.await.expect("the future panicked on its core")
 }
 
 /// Loads `models/testdata/NAME.onnx` as version 1 of model NAME.

@@ -7,17 +7,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use starling_raft::state::models::InstanceMode;
 
 use super::devices::Device;
 use super::golden;
 use super::host::LoadedVersion;
 use super::instance::{Ending, InstanceActor, InstanceArguments, InstanceLife, InstanceMessage};
+use super::local::{Facts, Lanes, Mode, choose};
 use super::metrics::InferenceMetrics;
 use super::runtime::panic_text;
 use super::served_version::{ServedVersion, VersionPlan};
 use super::session::ModelSession;
+use super::session_options::SessionOptions;
 use super::supervisor::SupervisorMessage;
-use super::warm_up::warm_up;
+use super::warm_up::{warm_up, warm_up_another};
 
 /// The first restart waits this long, each further one twice as long as the one
 /// before, until an instance has taken up work again.
@@ -27,6 +30,12 @@ const RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
 const FRUITLESS_RESTARTS_MAX: u32 = 6;
 /// Threads that hang in a run may pile up to here before no more are started.
 const ABANDONED_THREADS_MAX: usize = 4;
+/// How often the time of local runs is looked at, within these bounds: a
+/// twentieth of the time a run may take.
+const WATCH_PERIOD_MIN: Duration = Duration::from_millis(10);
+const WATCH_PERIOD_MAX: Duration = Duration::from_secs(1);
+/// While a version drains, until its local instances have answered.
+const LANES_LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 pub(crate) struct VersionActor;
 
@@ -43,6 +52,8 @@ pub(crate) enum VersionMessage {
     Restart(Device),
     /// Takes nothing in any more; answers and ends once everything is answered.
     Drain(Option<RpcReplyPort<()>>),
+    /// Look after the local instances.
+    WatchLanes,
     /// Kills one instance as a fault would. Answers whether there was one.
     KillInstance(RpcReplyPort<bool>),
 }
@@ -95,6 +106,10 @@ impl Actor for VersionActor {
                 state.drain(&myself, reply);
                 Ok(())
             }
+            VersionMessage::WatchLanes => {
+                state.watch_lanes().await;
+                Ok(())
+            }
             VersionMessage::KillInstance(reply) => {
                 let instance = state.instances.values().next();
                 if let Some((actor, _)) = instance {
@@ -135,10 +150,15 @@ impl VersionState {
         // A failure ends the actor; the supervisor passes the reason on.
         let devices = plan.devices()?;
         let first_device = devices[0];
-        let (plan, session, max_batch) =
-            tokio::task::spawn_blocking(move || open_and_warm(plan, first_device)).await??;
+        let opened = tokio::task::spawn_blocking(move || open_and_warm(plan, first_device)).await??;
+        let Opened { plan, session, max_batch, lanes } = opened;
         let instances = plan.instances() * devices.len();
-        let version = Arc::new(ServedVersion::new(plan, max_batch, metrics.of_version(&key)));
+        let mode = if lanes.is_some() { Mode::Local } else { Mode::Dedicated };
+        if mode == Mode::Local {
+            let period = (plan.max_run_time() / 20).clamp(WATCH_PERIOD_MIN, WATCH_PERIOD_MAX);
+            myself.send_interval(period, || VersionMessage::WatchLanes);
+        }
+        let version = Arc::new(ServedVersion::new(plan, max_batch, metrics.of_version(&key), lanes));
         self.phase = Phase::Served(Arc::clone(&version));
         let mut session = Some(session);
         for device in devices.iter().cycle().take(instances) {
@@ -151,6 +171,7 @@ impl VersionState {
             max_batch,
             instances,
             ?devices,
+            ?mode,
             "loaded a version"
         );
         let loaded = Arc::new(LoadedVersion::new(version, myself.clone()));
@@ -240,8 +261,33 @@ impl VersionState {
             self.answer_drained(myself);
             return;
         };
+        if let Some(lanes) = &version.lanes {
+            lanes.drain();
+            if lanes.are_busy() {
+                // What they cannot run themselves comes to the queue.
+                myself.send_after(LANES_LOOK_AGAIN, || VersionMessage::Drain(None));
+                return;
+            }
+        }
         version.queue.drain();
         self.finish_draining(myself);
+    }
+
+    /// Ends runs that take too long, and replaces sessions that broke.
+    async fn watch_lanes(&self) {
+        let Phase::Served(version) = &self.phase else { return };
+        let Some(lanes) = &version.lanes else { return };
+        for index in lanes.watch(version) {
+            let of = Arc::clone(version);
+            let opened = tokio::task::spawn_blocking(move || open_for_lane(&of.plan, of.max_batch)).await;
+            match opened.unwrap_or_else(|panic| Err(panic.to_string())) {
+                Ok(session) => {
+                    version.metrics.instance_restarts.inc();
+                    lanes.replace(index, session);
+                }
+                Err(reason) => lanes.close(version, &reason),
+            }
+        }
     }
 
     /// Ends the actor if it drains, nothing runs, and nothing waits for an
@@ -261,10 +307,19 @@ impl VersionState {
     }
 }
 
-fn open_and_warm(plan: VersionPlan, device: Device) -> Result<(VersionPlan, ModelSession, usize), String> {
+/// A version whose first sessions are open.
+struct Opened {
+    plan: VersionPlan,
+    session: ModelSession,
+    max_batch: usize,
+    lanes: Option<Lanes>,
+}
+
+fn open_and_warm(plan: VersionPlan, device: Device) -> Result<Opened, String> {
     plan.check_settings()?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut session = ModelSession::open(&plan.runtime, &plan.file, &plan.session_options(device))?;
+        let options = plan.session_options(device);
+        let mut session = ModelSession::open(&plan.runtime, &plan.file, &options)?;
         check_names(&plan, &session)?;
         let measured = warm_up(&mut session, plan.batching(), plan.max_run_time());
         Ok((session, measured))
@@ -272,10 +327,37 @@ fn open_and_warm(plan: VersionPlan, device: Device) -> Result<(VersionPlan, Mode
     let (session, measured) = opened.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))?;
     let max_batch = match plan.settings.max_batch {
         _ if !plan.batching() => 1,
-        0 => measured,
+        0 => measured.rows,
         wanted => wanted as usize,
     };
-    Ok((plan, session, max_batch))
+    let facts = Facts {
+        one_row: measured.one_row,
+        full_batch: measured.full_batch,
+        file_bytes: std::fs::metadata(&plan.file).map_or(u64::MAX, |file| file.len()),
+        cores: plan.cores,
+        on_gpu: device.is_gpu(),
+    };
+    let lanes = match choose(&plan.settings, facts) {
+        Mode::Local => Some(open_lanes(&plan, max_batch)?),
+        Mode::Dedicated => None,
+    };
+    Ok(Opened { plan, session, max_batch, lanes })
+}
+
+fn open_lanes(plan: &VersionPlan, max_batch: usize) -> Result<Lanes, String> {
+    let sessions = (0..plan.cores).map(|_| open_for_lane(plan, max_batch)).collect::<Result<_, _>>()?;
+    let slow_accepted = plan.settings.mode == InstanceMode::Local;
+    Lanes::new(&plan.queue_rules(1, max_batch), sessions, slow_accepted).map_err(|error| error.to_string())
+}
+
+/// A core has one thread to run it on, and no device but itself.
+fn open_for_lane(plan: &VersionPlan, max_batch: usize) -> Result<ModelSession, String> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut session = ModelSession::open(&plan.runtime, &plan.file, &SessionOptions::INSPECTION)?;
+        warm_up_another(&mut session, max_batch, plan.max_run_time());
+        Ok(session)
+    }));
+    opened.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
 }
 
 /// The file must be the one that the signature was read from.

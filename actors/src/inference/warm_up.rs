@@ -18,46 +18,73 @@ const WORTH_DOUBLING: f64 = 0.9;
 /// For models that made-up rows cannot run, or that are too slow to measure.
 const UNMEASURED_ROWS: usize = 8;
 
-/// Runs a few times, so that the first request finds the session warm. Gives the
-/// batch size to use. A model that refuses made-up rows is left cold. Blocking,
-/// for `max_run_time` at most.
-pub(crate) fn warm_up(session: &mut ModelSession, batching: bool, max_run_time: Duration) -> usize {
-    let measured = with_time_limit(max_run_time, |options| measure_sizes(session, batching, options));
-    measured.unwrap_or(if batching { UNMEASURED_ROWS } else { 1 })
+/// What was measured. Times are those of the best run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Measured {
+    /// The batch size to use.
+    pub rows: usize,
+    /// `None`: the model refuses made-up rows.
+    pub one_row: Option<Duration>,
+    /// Of `rows` rows; `None`: there was no time to see.
+    pub full_batch: Option<Duration>,
 }
 
-fn measure_sizes(session: &mut ModelSession, batching: bool, options: &RunOptions) -> usize {
+/// Runs a few times, so that the first request finds the session warm. Gives the
+/// batch size to use, and how long runs take. A model that refuses made-up rows
+/// is left cold. Blocking, for `max_run_time` at most.
+pub(crate) fn warm_up(session: &mut ModelSession, batching: bool, max_run_time: Duration) -> Measured {
+    let measured = with_time_limit(max_run_time, |options| measure_sizes(session, batching, options));
+    let rows = if batching { UNMEASURED_ROWS } else { 1 };
+    measured.unwrap_or(Measured { rows, one_row: None, full_batch: None })
+}
+
+/// Runs a session like one that has been measured, with one row and with `rows`.
+/// Blocking, for `max_run_time` at most.
+pub(crate) fn warm_up_another(session: &mut ModelSession, rows: usize, max_run_time: Duration) {
+    with_time_limit(max_run_time, |options| {
+        for rows in [1, rows, 1] {
+            session.fill_with_samples(0, rows);
+            // A model that refuses made-up rows is left cold.
+            let _ = session.run(options);
+        }
+    });
+}
+
+fn measure_sizes(session: &mut ModelSession, batching: bool, options: &RunOptions) -> Measured {
     let give_up_at = Instant::now() + MEASURING_TIME_MAX;
     let mut measure = |rows: usize| {
         session.fill_with_samples(0, rows);
         best_run(session, options, give_up_at)
     };
-    let first = measure(1);
+    let one_row = measure(1);
     if !batching {
-        return 1;
+        return Measured { rows: 1, one_row, full_batch: one_row };
     }
-    match first {
+    match one_row {
         Some(one_row) => best_batch_size(one_row, measure),
-        None => UNMEASURED_ROWS,
+        None => Measured { rows: UNMEASURED_ROWS, one_row: None, full_batch: None },
     }
 }
 
 /// Doubles the size for as long as it is worth it. `measure` gives `None` when
 /// there is no time left.
-fn best_batch_size(one_row: Duration, mut measure: impl FnMut(usize) -> Option<Duration>) -> usize {
-    let mut best_rows = 1;
+fn best_batch_size(one_row: Duration, mut measure: impl FnMut(usize) -> Option<Duration>) -> Measured {
+    let mut best = Measured { rows: 1, one_row: Some(one_row), full_batch: Some(one_row) };
     let mut best_per_row = one_row.as_secs_f64();
-    while best_rows < MEASURED_ROWS_MAX {
-        let rows = best_rows * 2;
-        let Some(took) = measure(rows) else { return best_rows.max(UNMEASURED_ROWS) };
+    while best.rows < MEASURED_ROWS_MAX {
+        let rows = best.rows * 2;
+        let Some(took) = measure(rows) else {
+            let full_batch = best.full_batch.filter(|_| best.rows >= UNMEASURED_ROWS);
+            return Measured { rows: best.rows.max(UNMEASURED_ROWS), full_batch, ..best };
+        };
         let per_row = took.as_secs_f64() / rows as f64;
         if per_row > best_per_row * WORTH_DOUBLING {
-            return best_rows;
+            return best;
         }
-        best_rows = rows;
+        best = Measured { rows, full_batch: Some(took), ..best };
         best_per_row = per_row;
     }
-    best_rows
+    best
 }
 
 fn best_run(session: &mut ModelSession, options: &RunOptions, give_up_at: Instant) -> Option<Duration> {
@@ -84,12 +111,20 @@ mod tests {
             let found = micros_by_rows.iter().find(|(measured, _)| *measured == rows);
             found.map(|(_, micros)| Duration::from_micros(*micros))
         };
-        best_batch_size(took(1).unwrap(), took)
+        best_batch_size(took(1).unwrap(), took).rows
     }
 
     #[test]
     fn stops_where_the_time_per_row_flattens() {
         assert_eq!(choose(&[(1, 84), (2, 87), (4, 123), (8, 241), (16, 500)]), 4);
+    }
+
+    #[test]
+    fn says_how_long_one_row_and_the_full_batch_took() {
+        let took = |rows| Some(Duration::from_micros(if rows < 8 { 80 + rows as u64 } else { 300 }));
+        let measured = best_batch_size(Duration::from_micros(81), took);
+        let micros = |micros| Some(Duration::from_micros(micros));
+        assert_eq!(measured, Measured { rows: 4, one_row: micros(81), full_batch: micros(84) });
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The thread of an instance: takes a batch, runs it, answers it, again.
+//! Runs batches: on the thread of an instance, one after another without end, or
+//! one at a time for whoever has a session at hand.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,10 +24,20 @@ use super::tensor::respond::respond;
 pub(crate) const PANICKING_ID: &str = "panic, please";
 
 /// A session at work for one version.
-pub(crate) struct Worker {
-    pub version: Arc<ServedVersion>,
-    pub slot: Arc<RunSlot>,
-    pub session: ModelSession,
+pub(crate) struct Worker<'a> {
+    pub version: &'a ServedVersion,
+    pub slot: &'a RunSlot,
+    pub session: &'a mut ModelSession,
+}
+
+/// What became of a batch.
+pub(crate) enum Served {
+    /// Its requests are answered; they had so many rows.
+    Answered { rows: usize },
+    /// The slot was closed before it ran.
+    NotBegun(Vec<Job>),
+    /// The slot was closed while it ran, and who closed it has its requests.
+    Closed,
 }
 
 /// Some requests that ran together, and what came out.
@@ -36,25 +47,32 @@ struct Group {
     outcome: Result<Ran, RunError>,
 }
 
-impl Worker {
+impl Worker<'_> {
     /// Works until the queue is drained or the slot is closed. Blocking.
     pub(crate) fn work(&mut self) {
         loop {
             let limits = self.version.batch_limits();
             let Some(jobs) = self.version.queue.take(limits, || self.slot.is_closed()) else { return };
-            let taken = Instant::now();
-            let requests: Vec<Arc<CheckedRequest>> =
-                jobs.iter().map(|job| Arc::clone(&job.request)).collect();
-            if let Err(jobs) = self.slot.begin(jobs) {
-                self.version.queue.put_back(jobs);
-                return;
+            let began = Instant::now();
+            match self.serve(jobs) {
+                Served::Answered { rows } => self.version.queue.note_run(began.elapsed(), rows),
+                Served::NotBegun(jobs) => return self.version.queue.put_back(jobs),
+                Served::Closed => return,
             }
-            let groups = self.run(&requests, taken);
-            let Some(jobs) = self.slot.finish() else { return };
-            let rows = jobs.iter().map(|job| job.request.rows).sum();
-            self.answer(jobs, groups);
-            self.version.queue.note_run(taken.elapsed(), rows);
         }
+    }
+
+    /// Runs one batch and answers its requests. Blocking.
+    pub(crate) fn serve(&mut self, jobs: Vec<Job>) -> Served {
+        let taken = Instant::now();
+        let requests: Vec<Arc<CheckedRequest>> = jobs.iter().map(|job| Arc::clone(&job.request)).collect();
+        if let Err(jobs) = self.slot.begin(jobs) {
+            return Served::NotBegun(jobs);
+        }
+        let groups = self.run(&requests, taken);
+        let Some(jobs) = self.slot.finish() else { return Served::Closed };
+        self.answer(jobs, groups);
+        Served::Answered { rows: requests.iter().map(|request| request.rows).sum() }
     }
 
     /// All together; if that fails, one by one, so that a request which cannot be
@@ -115,11 +133,11 @@ impl Worker {
     fn answer_group(&self, jobs: Vec<Job>, began_input: Instant, ran: &Ran) {
         let rows: usize = jobs.iter().map(|job| job.request.rows).sum();
         let responses = self.responses(&jobs, ran);
-        let answered = Instant::now();
+        let answered_at = Instant::now();
         let run_phases = Phases {
             compute_input: ran.began - began_input,
             compute_infer: ran.ended - ran.began,
-            compute_output: answered - ran.ended,
+            compute_output: answered_at - ran.ended,
             ..Phases::default()
         };
         let metrics = &self.version.metrics;
@@ -135,7 +153,6 @@ impl Worker {
                 ..run_phases
             };
             if !job.probe {
-                self.version.statistics.success(&phases, job.request.rows);
                 metrics.queue_seconds.observe(phases.queue.as_secs_f64());
             }
             let _ = job.reply.send(Ok(Answer {
@@ -145,6 +162,8 @@ impl Worker {
                 compute_infer: phases.compute_infer,
                 compute_output: phases.compute_output,
                 batch_rows: rows,
+                request_rows: job.request.rows,
+                answered_at,
             }));
         }
     }

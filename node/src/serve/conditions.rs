@@ -12,6 +12,7 @@ use starling_raft::state::{Addresses, FeatureLevel};
 
 use super::CannotStart;
 use crate::config::Settings;
+use crate::data_plane;
 
 /// How this node takes part in the flock.
 pub(super) fn flock_config(
@@ -67,6 +68,7 @@ pub(super) fn inference_config(settings: &Settings) -> InferenceConfig {
         min_epoch_wait_max: settings.min_epoch_wait_max,
         traffic_report_interval: settings.traffic_report_interval,
         load_timeout: settings.load_timeout,
+        data_plane_cores: data_plane::thread_count(settings),
     }
 }
 

@@ -16,7 +16,7 @@ use super::listen::Listeners;
 use super::stop::{Stopping, stop};
 use super::{CannotStart, grace};
 use crate::config::Settings;
-use crate::data_plane::{DataPlane, Port, Wire};
+use crate::data_plane::{self, DataPlane, Port, Wire};
 use crate::ready_file::{self, ReadyFile};
 use crate::servers::{self, Node, Security};
 use crate::telemetry::{Gpus, Metrics};
@@ -64,7 +64,7 @@ pub(super) async fn run(
     if let Err(failure) = joined {
         return failure;
     }
-    let threads = usize::try_from(settings.data_plane_threads).unwrap_or(0);
+    let threads = data_plane::thread_count(&settings);
     let client_ports = vec![(grpc.open()?, grpc_port), (rest.open()?, rest_port)];
     let plane = DataPlane::start(threads, client_ports, &node.control)
         .map_err(|error| CannotStart(format!("the data plane cannot be started: {error}")))?;

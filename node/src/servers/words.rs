@@ -45,6 +45,7 @@ pub(super) fn request_context(
         deadline: call_deadline,
         routing_key: routing_key.filter(|key| !key.is_empty()),
         min_epoch: min_epoch(headers)?,
+        arrived: now,
         quiet: parameters.quiet || text(headers, QUIET)?.is_some_and(|quiet| quiet == "true"),
     })
 }

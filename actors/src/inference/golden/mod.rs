@@ -82,7 +82,7 @@ pub(crate) async fn reproduce(version: &Arc<ServedVersion>) -> Result<(), NotRep
     })?;
     for sample in samples {
         let deadline = Instant::now() + version.plan.max_run_time();
-        let answer = version.infer(sample.request.clone(), Some(deadline)).await;
+        let answer = version.infer(sample.request.clone(), Instant::now(), Some(deadline)).await;
         let answer = answer.map(|answer| answer.response).map_err(|error| error.to_string());
         sample.hold_against(answer)?;
     }

@@ -8,6 +8,7 @@ mod batches;
 mod counts;
 mod ends;
 mod faults;
+mod local;
 mod shapes;
 
 use super::*;

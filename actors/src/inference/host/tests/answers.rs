@@ -3,17 +3,28 @@
 use bytes::Bytes;
 use starling_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use starling_proto::inference::{InferTensorContents, ModelInferRequest, ModelInferResponse};
-use starling_raft::state::models::VersionSettings;
+use starling_raft::state::models::{InstanceMode, VersionSettings};
 
 use crate::inference::InferError;
 use crate::inference::testing::{
-    fp32_bytes, fp32_values, host, int64_bytes, int64_values, load, raw_request,
+    fp32_bytes, fp32_values, host, host_for_a_core, int64_bytes, int64_values, load, on_a_core, raw_request,
 };
 
+/// Both kinds of instances give it, equal in every bit.
 async fn answer(model: &str, request: ModelInferRequest) -> ModelInferResponse {
     let host = host().await;
     let version = load(&host, model, VersionSettings::default()).await;
-    version.infer(request, None).await.unwrap().response
+    let dedicated = version.infer(request.clone(), None).await.unwrap().response;
+    let local = local_answer(model, request).await;
+    assert_eq!(local, dedicated);
+    dedicated
+}
+
+async fn local_answer(model: &str, request: ModelInferRequest) -> ModelInferResponse {
+    let host = host_for_a_core().await;
+    let settings = VersionSettings { mode: InstanceMode::Local, ..VersionSettings::default() };
+    let version = load(&host, model, settings).await;
+    on_a_core(async move { version.infer(request, None).await.unwrap().response }).await
 }
 
 fn typed(name: &str, datatype: &str, shape: &[i64], contents: InferTensorContents) -> InferInputTensor {

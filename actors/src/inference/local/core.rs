@@ -1,0 +1,78 @@
+//! Which core of the data plane a thread is, and how many requests it has read
+//! and not answered yet. Kept per thread: nothing here is shared.
+
+use std::cell::Cell;
+
+thread_local! {
+    static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
+    static REQUESTS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says that the calling thread is core `index` of the data plane, from now on.
+/// Cores count from 0.
+pub fn enter(index: usize) {
+    INDEX.set(Some(index));
+}
+
+/// The core that this thread is, if it is one.
+pub(crate) fn here() -> Option<usize> {
+    INDEX.get()
+}
+
+/// A request that this core has read; over when dropped.
+#[derive(Debug)]
+pub struct ReadRequest {
+    _private: (),
+}
+
+impl ReadRequest {
+    /// To be called on the core's own thread, as soon as the request is read.
+    pub fn begin() -> Self {
+        REQUESTS.set(REQUESTS.get() + 1);
+        Self { _private: () }
+    }
+}
+
+impl Drop for ReadRequest {
+    fn drop(&mut self) {
+        // A request that ends on another thread, as a runtime is torn down, must
+        // not count below zero there.
+        REQUESTS.set(REQUESTS.get().saturating_sub(1));
+    }
+}
+
+/// Whether this core has read another request than the one that asks. Where
+/// nobody counts, there may be one.
+pub(crate) fn others_have_arrived() -> bool {
+    REQUESTS.get() != 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_no_core_until_it_says_so() {
+        let (before, after) = std::thread::spawn(|| {
+            let before = here();
+            enter(3);
+            (before, here())
+        })
+        .join()
+        .unwrap_or_default();
+        assert_eq!((before, after), (None, Some(3)));
+    }
+
+    #[test]
+    fn a_request_that_is_alone_knows_it() {
+        assert!(others_have_arrived(), "nobody counts here");
+        let first = ReadRequest::begin();
+        assert!(!others_have_arrived());
+        let second = ReadRequest::begin();
+        assert!(others_have_arrived());
+        drop(first);
+        assert!(!others_have_arrived());
+        drop(second);
+        assert!(others_have_arrived());
+    }
+}
