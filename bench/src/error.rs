@@ -35,7 +35,7 @@ pub enum BenchError {
     #[error("{0}")]
     Asked(String),
     /// The server speaks, but not the protocol that was asked for.
-    #[error("{server} does not answer as {protocol} does: {reason}")]
+    #[error("{server} does not answer as {protocol} does: {reason}; is that its {protocol} port?")]
     Protocol {
         /// Where.
         server: String,

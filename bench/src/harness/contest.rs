@@ -32,6 +32,8 @@ pub struct Pace {
     pub warm_up: Duration,
     /// Of each measurement.
     pub duration: Duration,
+    /// gRPC connections of a closed loop; 0: one per client.
+    pub connections: usize,
     /// How long the data plane is saturated to see whether elections are lost.
     pub saturation: Duration,
     /// Around a version switch.
@@ -45,6 +47,7 @@ impl Pace {
             rounds,
             warm_up: Duration::from_millis(500),
             duration: Duration::from_secs_f64(seconds),
+            connections: 0,
             saturation: Duration::from_secs(60),
             around_switch: Duration::from_secs(5),
         }
@@ -56,6 +59,7 @@ impl Pace {
             rounds: 2,
             warm_up: Duration::from_millis(200),
             duration: Duration::from_millis(500),
+            connections: 0,
             saturation: Duration::from_secs(3),
             around_switch: Duration::from_secs(1),
         }
@@ -124,7 +128,8 @@ impl Bench {
 
     /// So many clients for the usual time.
     pub fn clients(&self, clients: usize) -> LoadSpec {
-        LoadSpec::closed(clients, self.pace.warm_up, self.pace.duration)
+        let connections = self.pace.connections;
+        LoadSpec { connections, ..LoadSpec::closed(clients, self.pace.warm_up, self.pace.duration) }
     }
 
     /// The signature of a served model, asked over gRPC.

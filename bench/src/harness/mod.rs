@@ -38,6 +38,9 @@ pub struct RunArgs {
     /// Two short rounds of each: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
+    /// gRPC connections that the clients share; 0: each has its own
+    #[arg(long, default_value_t = 0)]
+    connections: usize,
     /// Where to write all figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -56,9 +59,12 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// Runs the scenarios and prints the table. A scenario that breaks off is reported
 /// and does not stop the others.
 pub fn run(args: &RunArgs) -> Result<()> {
-    let pace = if args.quick { Pace::quick() } else { Pace::full(args.rounds as usize, args.seconds) };
+    let mut pace = if args.quick { Pace::quick() } else { Pace::full(args.rounds as usize, args.seconds) };
+    pace.connections = args.connections;
     let machine = machine::read()?;
     let bench = Bench::new(pace)?;
+    // Clients are made outside of `block_on` as well, and want to know where they live.
+    let _inside = bench.runtime.enter();
     let mut figures = Figures {
         machine,
         rounds: pace.rounds,

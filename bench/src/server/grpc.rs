@@ -25,6 +25,14 @@ fn refusal(model: &ServedModel, status: &Status) -> BenchError {
     if std::error::Error::source(status).is_some() {
         return model.unreachable(innermost(status));
     }
+    // tonic's words for bytes that are no gRPC, such as a page of an HTTP server.
+    if status.message().contains("invalid compression flag") {
+        return BenchError::Protocol {
+            server: model.server.clone(),
+            protocol: "gRPC",
+            reason: status.message().to_owned(),
+        };
+    }
     BenchError::Refused { code: status.code(), message: status.message().to_owned() }
 }
 

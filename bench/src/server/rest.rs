@@ -128,11 +128,15 @@ async fn get(model: &ServedModel, suffix: &str) -> Result<(StatusCode, Bytes), B
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         Ok((status, body.map_err(|error| model.unreachable(error))?.to_bytes()))
     };
-    // The connection does the work of the exchange, and ends with it.
+    // The connection does the work of the exchange. Where it ends first, its error
+    // says more than that of the exchange, which was only cut short.
     tokio::pin!(exchange);
     tokio::select! {
         outcome = &mut exchange => outcome,
-        _ = connection => exchange.await,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(not_http(error)),
+        },
     }
 }
 

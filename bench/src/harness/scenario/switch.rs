@@ -85,7 +85,7 @@ fn one_round(bench: &Bench, rounds: &mut Rounds) -> Result<()> {
     if let Some((code, failures)) = outcome.errors.first_key_value() {
         eprintln!("  {} requests failed with {code}: {}", failures.count, failures.example);
     }
-    rounds.failed.push((outcome.failed + outcome.not_sent) as f64);
+    rounds.failed.push(outcome.failed as f64);
     rounds.ratio.push(switch_p99 / steady_p99);
     let sample = |window: starling_bench::outcome::Window, length: Duration, p99_us| Sample {
         rate: window.answered as f64 / length.as_secs_f64(),
