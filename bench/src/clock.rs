@@ -53,7 +53,7 @@ impl Clock {
         self.end.fetch_min(as_nanos(self.now()), Ordering::Relaxed);
     }
 
-    /// Counts an answer that came within the window; the last one that was asked
+    /// Counts an answer to a request of the window; the last one that was asked
     /// for ends it.
     pub(crate) fn count_answer(&self) {
         if self.answers_left.load(Ordering::Relaxed) == NEVER {

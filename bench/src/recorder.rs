@@ -82,12 +82,8 @@ impl Recorder {
         let now = clock.now();
         if outcome.is_ok() {
             self.answered_in_all += 1;
-            if clock.is_measured(now) {
-                self.answered_in_window += 1;
-                clock.count_answer();
-            }
+            self.answered_in_window += u64::from(clock.is_measured(now));
         }
-        // An end by count is set by the very answer that must still be counted.
         if intended < clock.begin || intended > clock.end() {
             return;
         }
@@ -99,6 +95,7 @@ impl Recorder {
                 slice.latencies.saturating_record(latency);
                 self.answered += 1;
                 self.latencies.saturating_record(latency);
+                clock.count_answer();
             }
             Err(failure) => {
                 slice.failed += 1;

@@ -74,7 +74,8 @@ async fn ctrl_c_shows_what_was_measured() -> Result<()> {
     cluster.serve_digits("v1", &site.digits_v2()).await?;
     let grpc = cluster.node(0).grpc().to_string();
     let mut bench = Command::new(&site.binary)
-        .args(["bench", MODEL, "--server", &grpc, "--clients", "2,4", "--duration", "10min"])
+        .args(["bench", MODEL, "--server", &grpc, "--clients", "2,4"])
+        .args(["--duration", "10min", "--warm-up", "0s"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
