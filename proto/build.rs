@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".starling")
+        .codec_path("crate::codec::BoundedCodec")
         // The command line shows these messages as JSON and YAML.
         .type_attribute(".starling.admin", "#[derive(serde::Serialize)]")
         .field_attribute(

@@ -6,6 +6,7 @@
 // Generated code documents itself in the .proto files.
 #![allow(missing_docs, unreachable_pub, clippy::all, rust_2018_idioms)]
 
+pub mod codec;
 mod enum_words;
 
 /// The Open Inference Protocol v2 with Triton's extensions.

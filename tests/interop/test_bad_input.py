@@ -84,9 +84,18 @@ class Shapes(Bad):
             request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
             request.raw_input_contents.append(bytes(16))
         self.assertIn("came twice", self.refused_grpc(request))
-        # Two bytes each on the wire, and hundreds in memory.
+
+    def test_millions_of_inputs_of_two_bytes_each(self):
+        # Hundreds of bytes each in memory: four million would be more than a GiB.
         empty = b"\x0a\x08identity" + b"\x2a\x00" * 10_000
         self.assertIn("unexpected inference input ''", self.refused_grpc(empty))
+        self.assertIn("too many small parts", self.refused_grpc(b"\x2a\x00" * (4 * MIB - 1)))
+
+    def test_thousands_of_parameters(self):
+        many = {f"k{number}": 1 for number in range(100_000)}
+        self.assertIn("more than 1024 parameters", self.refused_rest({"inputs": [tensor()], "parameters": many}))
+        lists = {"k": [[0] * 1_000] * 1_000}
+        self.assertIn("parameter 'k' is a list", self.refused_rest({"inputs": [tensor()], "parameters": lists}))
 
     def test_negative_shapes(self):
         self.assertIn("[-1, 4]", self.refused_rest({"inputs": [tensor(shape=[-1, 4])]}))

@@ -2,6 +2,20 @@
 
 use std::time::Duration;
 
+/// Errors repeat what a client sent; a name of a megabyte fits into no trailer.
+const TEXT_BYTES_MAX: usize = 2_048;
+
+/// A text of bearable length.
+pub fn bounded(mut text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let length = text.len();
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text.push_str(&format!("… (cut; {length} bytes)"));
+    text
+}
+
 /// A refusal or failure. The text names what came and what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum InferError {

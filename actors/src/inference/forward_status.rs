@@ -7,7 +7,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::InferError;
-use super::error::Overload;
+use super::error::{Overload, bounded};
 
 /// Says that the peer's inference answered, not a transport in between.
 const ANSWERED_KEY: &str = "x-starling-answered";
@@ -33,7 +33,7 @@ pub fn to_status(error: &InferError) -> Status {
         metadata.insert(OVERLOAD_KEY, MetadataValue::from_static(reason.as_str()));
         metadata.insert(RETRY_AFTER_MILLIS_KEY, MetadataValue::from(millis));
     }
-    Status::with_metadata(code, error.to_string(), metadata)
+    Status::with_metadata(code, bounded(error.to_string()), metadata)
 }
 
 /// From the wire. Whatever a transport said is [`InferError::Unavailable`]: a

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use starling_actors::inference::InferError;
+use starling_actors::inference::error::bounded;
 use starling_raft::artefacts::ArtefactError;
 use starling_raft::consensus::{ProposeError, ReadError};
 use starling_raft::state::Rejection;
@@ -14,20 +15,6 @@ use tonic::{Code, Status};
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// What nginx made the custom for a client that went away; no registered code fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// Errors repeat what a client sent; a name of a megabyte fits into no trailer.
-const TEXT_BYTES_MAX: usize = 2_048;
-
-/// A text of bearable length.
-pub(super) fn bounded(mut text: String) -> String {
-    if text.len() <= TEXT_BYTES_MAX {
-        return text;
-    }
-    let length = text.len();
-    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-    text.push_str(&format!("… (cut; {length} bytes)"));
-    text
-}
 
 /// The gRPC status of a prediction that failed.
 pub(super) fn infer_status(error: &InferError) -> Status {

@@ -6,13 +6,12 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
-use starling_proto::inference::infer_parameter::ParameterChoice;
+use starling_proto::inference::ModelInferRequest;
 use starling_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use starling_proto::inference::model_metadata_response::TensorMetadata;
-use starling_proto::inference::{InferParameter, ModelInferRequest};
 
 use super::error::RestError;
+use super::parameters_json::ParametersJson;
 use crate::servers::unsupported::Unsupported;
 use crate::tensor_json::TensorJson;
 
@@ -50,7 +49,7 @@ impl OutputForm {
 struct RequestJson {
     id: Option<String>,
     #[serde(default)]
-    parameters: Option<HashMap<String, Value>>,
+    parameters: Option<ParametersJson>,
     inputs: Vec<InputJson>,
     #[serde(default)]
     outputs: Option<Vec<OutputJson>>,
@@ -62,7 +61,7 @@ struct InputJson {
     datatype: String,
     shape: Vec<i64>,
     #[serde(default)]
-    parameters: Option<HashMap<String, Value>>,
+    parameters: Option<ParametersJson>,
     data: Option<TensorJson>,
 }
 
@@ -70,7 +69,7 @@ struct InputJson {
 struct OutputJson {
     name: String,
     #[serde(default)]
-    parameters: Option<HashMap<String, Value>>,
+    parameters: Option<ParametersJson>,
 }
 
 /// Decodes JSON, with binary tensors behind its first `json_bytes` if given.
@@ -104,21 +103,24 @@ pub(super) fn decode(body: &Bytes, json_bytes: Option<usize>) -> Result<Decoded,
     }
     let mut parameters = request.parameters.unwrap_or_default();
     let mut form = OutputForm {
-        default_binary: take_flag(&mut parameters, BINARY_DATA_OUTPUT)?.unwrap_or(false),
+        default_binary: parameters
+            .take_flag(BINARY_DATA_OUTPUT)
+            .map_err(RestError::bad_request)?
+            .unwrap_or(false),
         by_output: HashMap::new(),
     };
     let mut outputs = Vec::new();
     for output in request.outputs.unwrap_or_default() {
         let mut parameters = output.parameters.unwrap_or_default();
-        if let Some(binary) = take_flag(&mut parameters, BINARY_DATA)? {
+        if let Some(binary) = parameters.take_flag(BINARY_DATA).map_err(RestError::bad_request)? {
             form.by_output.insert(output.name.clone(), binary);
         }
-        let parameters = decode_parameters(parameters)?;
+        let parameters = parameters.into_parameters().map_err(RestError::bad_request)?;
         outputs.push(InferRequestedOutputTensor { name: output.name, parameters });
     }
     let request = ModelInferRequest {
         id: request.id.unwrap_or_default(),
-        parameters: decode_parameters(parameters)?,
+        parameters: parameters.into_parameters().map_err(RestError::bad_request)?,
         inputs,
         outputs,
         raw_input_contents,
@@ -215,16 +217,14 @@ fn decode_input(input: InputJson, binary: &mut Binary) -> Result<(InferInputTens
     let InputJson { name, datatype, shape, parameters, data } = input;
     let wrong = |text: String| RestError::bad_request(format!("input '{name}': {text}"));
     let mut parameters = parameters.unwrap_or_default();
-    let raw = match (parameters.remove(BINARY_DATA_SIZE), data) {
+    let raw = match (parameters.take_size(BINARY_DATA_SIZE).map_err(wrong)?, data) {
         (Some(_), Some(_)) => return Err(wrong("has both data and binary_data_size".into())),
-        (None, None) if parameters.contains_key(SHARED_MEMORY_REGION) => {
+        (None, None) if parameters.has(SHARED_MEMORY_REGION) => {
             return Err(Unsupported::SharedMemory.of(&format!("input '{name}'")).into());
         }
         (None, None) => return Err(wrong("has neither data nor binary_data_size".into())),
         (None, Some(data)) => Bytes::from(data.into_raw(&datatype, &shape).map_err(wrong)?),
         (Some(size), None) => {
-            let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
-            let size = size.ok_or_else(|| wrong("binary_data_size must be a whole number".into()))?;
             if !binary.allowed {
                 return Err(wrong(
                     "binary_data_size needs the header Inference-Header-Content-Length".into(),
@@ -239,51 +239,15 @@ fn decode_input(input: InputJson, binary: &mut Binary) -> Result<(InferInputTens
             binary.rest.split_to(size)
         }
     };
-    let parameters = decode_parameters(parameters)?;
+    let parameters = parameters.into_parameters().map_err(RestError::bad_request)?;
     Ok((InferInputTensor { name, datatype, shape, parameters, contents: None }, raw))
-}
-
-fn take_flag(parameters: &mut HashMap<String, Value>, key: &str) -> Result<Option<bool>, RestError> {
-    match parameters.remove(key) {
-        None => Ok(None),
-        Some(Value::Bool(flag)) => Ok(Some(flag)),
-        Some(other) => {
-            Err(RestError::bad_request(format!("parameter '{key}' is {other}, must be true or false")))
-        }
-    }
-}
-
-fn decode_parameters(
-    parameters: HashMap<String, Value>,
-) -> Result<HashMap<String, InferParameter>, RestError> {
-    let mut decoded = HashMap::with_capacity(parameters.len());
-    for (key, value) in parameters {
-        let choice = match &value {
-            Value::Bool(flag) => ParameterChoice::BoolParam(*flag),
-            Value::String(text) => ParameterChoice::StringParam(text.clone()),
-            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(number), _, _) => ParameterChoice::Int64Param(number),
-                (_, Some(number), _) => ParameterChoice::Uint64Param(number),
-                (_, _, Some(number)) => ParameterChoice::DoubleParam(number),
-                _ => return Err(bad_parameter(&key, &value)),
-            },
-            // Clients reserve this one for themselves.
-            _ if key == "headers" => continue,
-            _ => return Err(bad_parameter(&key, &value)),
-        };
-        decoded.insert(key, InferParameter { parameter_choice: Some(choice) });
-    }
-    Ok(decoded)
-}
-
-fn bad_parameter(key: &str, value: &Value) -> RestError {
-    RestError::bad_request(format!("parameter '{key}' is {value}, must be a string, a number or a boolean"))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use proptest::prelude::*;
+    use starling_proto::inference::infer_parameter::ParameterChoice;
 
     use super::*;
 

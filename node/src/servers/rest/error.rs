@@ -6,9 +6,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use starling_actors::inference::InferError;
+use starling_actors::inference::error::bounded;
 
 use super::json_response;
-use crate::servers::errors::{bounded, infer_http};
+use crate::servers::errors::infer_http;
 use crate::servers::limits::BodyError;
 use crate::servers::node::Starting;
 use crate::servers::unsupported::Unsupported;

@@ -7,6 +7,7 @@ mod error;
 mod infer;
 mod models;
 mod orca;
+mod parameters_json;
 mod repository;
 mod target;
 
