@@ -118,7 +118,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(LIMITS, "max_concurrent_streams", Field::Integer(1, 100_000, |s| &mut s.max_concurrent_streams), "1024",
         "Requests at once on one HTTP/2 connection."),
     key(LIMITS, "header_read_timeout", Field::Duration(MILLISECOND, DAY, |s| &mut s.header_read_timeout), "30s",
-        "How long a client may take to send the head of an HTTP/1.1 request."),
+        "How long a client may take to send the head of an HTTP/1.1 request, and each next piece of its body over REST."),
     key(LIMITS, "admin_timeout", Field::Duration(SECOND, DAY, |s| &mut s.admin_timeout), "30s",
         "After which an administrative call is given up, where its caller has no shorter deadline."),
 

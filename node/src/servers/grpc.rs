@@ -32,6 +32,7 @@ use stream::InferStream;
 pub(super) const EXTENSIONS: &[&str] = &[
     "classification",
     "model_repository",
+    "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
