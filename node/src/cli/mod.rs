@@ -10,6 +10,7 @@ mod duration;
 mod events;
 mod failure;
 mod get;
+mod import_triton;
 mod input_tensors;
 mod model;
 mod node;
