@@ -147,6 +147,20 @@ impl Admin {
         .await
     }
 
+    /// Deletes one version, named by label or ordinal.
+    pub async fn delete_version(&self, model: &str, version: &str) -> Result<wire::WriteResponse> {
+        let request = wire::DeleteVersionRequest {
+            model: model.to_owned(),
+            version: version.to_owned(),
+            request_id: request_id(),
+        };
+        self.write(|mut client| {
+            let request = request.clone();
+            async move { client.delete_version(request).await }
+        })
+        .await
+    }
+
     /// Moves work and leadership away from a node.
     pub async fn drain(&self, node_id: u64) -> Result<wire::WriteResponse> {
         let request = wire::DrainNodeRequest { node_id, request_id: request_id() };

@@ -5,6 +5,11 @@
 //! [`VERSIONS_KEPT_WARM_MAX`] others that have not failed: a rollback finds its
 //! target warm, and a model with a thousand versions does not fill the memory.
 //! An older version can be pinned or routed to only where it is still loaded.
+//!
+//! Loading takes cores and memory from what answers. A node on which a model
+//! answers already loads its further versions in its turn: peers take turns in
+//! waves, each of them twice as wide as the one before, so that never all
+//! replicas load at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,9 +56,10 @@ pub struct LoadOrder {
 pub struct PlacementPlan {
     /// In order of model and ordinal, routed versions first.
     pub load: Vec<LoadOrder>,
-    /// Others serve these: let go of them after a grace.
+    /// Others serve these, or nobody is routed to them any more: let go of them
+    /// after a grace.
     pub release: BTreeSet<VersionId>,
-    /// Deleted or failed: let go of them now.
+    /// Failed, or of a deleted model: let go of them now.
     pub withdraw: BTreeSet<VersionId>,
     /// Failures of versions that are no longer wanted here.
     pub forget: BTreeSet<VersionId>,
@@ -120,7 +126,8 @@ pub fn plan(input: &PlacementInput<'_>) -> PlacementPlan {
                 None | Some(LocalPhase::Failed { retry_due: true }) if placed_here => {
                     let key = VersionKey { model: model.name.clone(), ordinal: *ordinal };
                     let name_is_free = !occupied.contains_key(&key);
-                    if let Some(version) = model.versions.get(ordinal).filter(|_| name_is_free) {
+                    let may_load = name_is_free && is_our_turn(input, &placed, id);
+                    if let Some(version) = model.versions.get(ordinal).filter(|_| may_load) {
                         plan.load.push(LoadOrder { id, key, version: Arc::clone(version) });
                     }
                     justified.insert(id);
@@ -137,17 +144,49 @@ pub fn plan(input: &PlacementInput<'_>) -> PlacementPlan {
         }
         release_unwanted(&mut plan, &mut justified, input.local, model, &wanted);
     }
-    for (id, (_, phase)) in input.local {
+    for (id, (key, phase)) in input.local {
         if justified.contains(id) {
             continue;
         }
         match phase {
+            // Peers that have not applied the last change of the route may
+            // still send requests for it.
+            LocalPhase::Loaded if is_deleted_from_a_living_model(input.state, *id, key) => {
+                plan.release.insert(*id)
+            }
             LocalPhase::Loaded => plan.withdraw.insert(*id),
             LocalPhase::Failed { .. } => plan.forget.insert(*id),
             LocalPhase::Loading | LocalPhase::Unloading => false,
         };
     }
     plan
+}
+
+/// Whether the peers of earlier waves are done with a version, one way or the
+/// other; at once where nothing of the model answers on this node. A load ends,
+/// at the latest by its timeout, so everybody's turn comes.
+fn is_our_turn(input: &PlacementInput<'_>, placed: &[NodeId], id: VersionId) -> bool {
+    let answers_here = input.local.iter().any(|(other, (_, phase))| {
+        other.model_id == id.model_id && *other != id && *phase == LocalPhase::Loaded
+    });
+    let rank = placed.iter().position(|node| *node == input.this_node);
+    let Some(rank) = rank.filter(|_| answers_here) else { return true };
+    let is_done = |node: &NodeId| {
+        let has_failed = || input.view.node(*node).is_some_and(|node| node.failed.contains_key(&id));
+        input.view.has(*node, id) || has_failed()
+    };
+    placed.iter().take(first_rank_of_wave(rank)).all(is_done)
+}
+
+/// Waves are the ranks 0, 1–2, 3–6, 7–14, …
+fn first_rank_of_wave(rank: usize) -> usize {
+    let wave = (rank + 1).ilog2();
+    (1 << wave) - 1
+}
+
+fn is_deleted_from_a_living_model(state: &State, id: VersionId, key: &VersionKey) -> bool {
+    let model = state.models.get(key.model.as_str()).filter(|model| model.id == id.model_id);
+    model.is_some_and(|model| !model.versions.contains_key(&id.ordinal))
 }
 
 /// Versions that still exist but are too old to be kept warm.
@@ -174,7 +213,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::inference::readiness_view::NodeReadiness;
+    use crate::inference::readiness_view::{LoadFailure, NodeReadiness};
     use crate::inference::test_states::TestState;
 
     /// A cluster, one node's view of it, and what that node has.
@@ -208,6 +247,13 @@ mod tests {
         fn peer_has(&mut self, node: NodeId, id: VersionId) {
             let readiness =
                 NodeReadiness { loaded: [(id, 8)].into_iter().collect(), ..NodeReadiness::default() };
+            self.view = self.view.with(node, readiness, 0).unwrap();
+        }
+
+        fn peer_failed(&mut self, node: NodeId, id: VersionId) {
+            let failure = LoadFailure { reason: "refused".into(), refused: true };
+            let readiness =
+                NodeReadiness { failed: [(id, failure)].into_iter().collect(), ..NodeReadiness::default() };
             self.view = self.view.with(node, readiness, 0).unwrap();
         }
 
@@ -291,6 +337,58 @@ mod tests {
         let id = scene.has("digits", first, LocalPhase::Loaded);
         scene.cluster.delete("digits");
         assert_eq!(scene.plan_of(scene.nodes[0]).withdraw, BTreeSet::from([id]));
+    }
+
+    #[test]
+    fn a_deleted_version_is_kept_for_a_grace_since_peers_may_not_know_yet() {
+        let mut scene = Scene::of_nodes(1);
+        let first = scene.cluster.register("digits");
+        scene.cluster.ready("digits", first);
+        let second = scene.cluster.register("digits");
+        scene.has("digits", first, LocalPhase::Loaded);
+        let id = scene.has("digits", second, LocalPhase::Loaded);
+        scene.cluster.delete_version("digits", second);
+        let plan = scene.plan_of(scene.nodes[0]);
+        assert_eq!((plan.release, plan.withdraw), (BTreeSet::from([id]), BTreeSet::new()));
+    }
+
+    #[test]
+    fn where_a_model_answers_its_next_version_is_loaded_in_waves() {
+        let mut scene = Scene::of_nodes(4);
+        let first = scene.cluster.register("digits");
+        scene.cluster.ready("digits", first);
+        let second = scene.cluster.register("digits");
+        scene.has("digits", first, LocalPhase::Loaded);
+        let model = scene.cluster.state.models.get("digits").unwrap();
+        let ranked = placed_on(model, &candidates(&scene.cluster.state, &scene.live));
+        let loading = |scene: &Scene| {
+            ranked.iter().map(|node| !loads(&scene.plan_of(*node)).is_empty()).collect::<Vec<_>>()
+        };
+        assert_eq!(loading(&scene), [true, false, false, false]);
+        let id = scene.id("digits", second);
+        scene.peer_has(ranked[0], id);
+        assert_eq!(loading(&scene), [true, true, true, false]);
+        scene.peer_has(ranked[1], id);
+        assert_eq!(loading(&scene), [true, true, true, false]);
+        // A failure holds nobody up, and neither does a node that is gone.
+        scene.peer_failed(ranked[2], id);
+        assert_eq!(loading(&scene), [true, true, true, true]);
+    }
+
+    #[test]
+    fn where_nothing_of_a_model_answers_it_is_loaded_everywhere_at_once() {
+        let mut scene = Scene::of_nodes(3);
+        let first = scene.cluster.register("digits");
+        scene.cluster.ready("digits", first);
+        scene.cluster.register("digits");
+        for node in &scene.nodes {
+            assert_eq!(loads(&scene.plan_of(*node)), [1, 2]);
+        }
+    }
+
+    #[test]
+    fn waves_double() {
+        assert_eq!([0, 1, 2, 3, 6, 7, 14, 15].map(first_rank_of_wave), [0, 1, 1, 3, 3, 7, 7, 15]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! On the leader: says in the log that a version is ready once every live node
 //! on which it is placed has it loaded, or failed once the runtime refused it
-//! on all of them.
+//! on all of them. Loaded on some and refused by the others, it is ready as well:
+//! those forward, and go on trying.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,9 +62,6 @@ pub async fn run(consensus: Consensus, peers: Peers, board: Arc<ReadinessBoard>)
 
 /// What the leader is to propose, in order of model and ordinal. Proposing it
 /// twice, or by two leaders, changes nothing.
-///
-/// A version that some nodes have loaded while the runtime of others refused it
-/// gets neither: `starling get versions` shows where it is loaded.
 pub fn proposals(state: &State, live: &BTreeSet<NodeId>, view: &ReadinessView) -> Vec<ModelCommand> {
     let candidates = candidates(state, live);
     let mut proposals = Vec::new();
@@ -92,12 +90,13 @@ fn verdict(
     placed: &[NodeId],
     view: &ReadinessView,
 ) -> Option<ModelCommand> {
-    if placed.iter().all(|node| view.has(*node, id)) {
-        return Some(ModelCommand::MarkReady { model: model.clone(), ordinal });
-    }
     let refusal = |node: &NodeId| view.node(*node)?.failed.get(&id).filter(|failure| failure.refused);
-    if !placed.iter().all(|node| refusal(node).is_some()) {
+    let has = |node: &NodeId| view.has(*node, id);
+    if !placed.iter().all(|node| has(node) || refusal(node).is_some()) {
         return None;
+    }
+    if placed.iter().any(has) {
+        return Some(ModelCommand::MarkReady { model: model.clone(), ordinal });
     }
     let first = placed.first().and_then(refusal)?;
     Some(ModelCommand::MarkFailed { model: model.clone(), ordinal, reason: first.reason.clone() })
@@ -219,6 +218,18 @@ mod tests {
             reason: "truncated".into(),
         };
         assert_eq!(scene.proposals(), [failed]);
+    }
+
+    #[test]
+    fn a_version_that_some_have_and_the_runtime_of_the_others_refuses_is_ready() {
+        let mut scene = scene();
+        let nodes = scene.nodes.clone();
+        scene.fails(nodes[0], "no GPU", true);
+        scene.fails(nodes[1], "no GPU", false);
+        scene.loads(nodes[2]);
+        assert_eq!(scene.proposals(), []);
+        scene.fails(nodes[1], "no GPU", true);
+        assert_eq!(scene.proposals(), scene.ready());
     }
 
     #[test]

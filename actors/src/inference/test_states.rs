@@ -7,7 +7,7 @@ use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
 use starling_raft::state::{
     Addresses, ArtefactDigest, ClusterCommand, ClusterId, Command, EntryContext, FeatureLevel, LogIndex,
     LogTime, MemberCommand, ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal, RequestId,
-    RouteCommand, Signature, State, WallTime,
+    RouteCommand, Signature, State, VersionRef, WallTime,
 };
 use uuid::Uuid;
 
@@ -104,6 +104,12 @@ impl TestState {
     pub(crate) fn replicas(&mut self, model: &str, replicas: u32) {
         let model = model.parse().unwrap();
         self.apply(Command::Model(ModelCommand::SetPlacement { model, replicas }));
+    }
+
+    /// Takes one version away.
+    pub(crate) fn delete_version(&mut self, model: &str, ordinal: Ordinal) {
+        let version = VersionRef::Ordinal(ordinal);
+        self.apply(Command::Model(ModelCommand::DeleteVersion { model: model.parse().unwrap(), version }));
     }
 
     /// Takes a model away.

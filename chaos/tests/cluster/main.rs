@@ -8,6 +8,8 @@ mod failures;
 mod features;
 mod formation;
 mod histories;
+mod hot_changes;
+mod imports;
 mod membership;
 mod placement;
 mod refusals;
