@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::InferError;
+use super::decision_records::RecordLimits;
 use super::load_gate::QueueTime;
 use super::serve::{Inference, InferenceConfig, PeerInferenceService, RequestContext};
 use super::testing::{fp32_bytes, fp32_values, model_file, raw_request, runtime as onnx_runtime};
@@ -71,6 +72,7 @@ impl Node {
             traffic_report_interval: Duration::from_millis(200),
             load_timeout: Duration::from_secs(30),
             data_plane_cores: 0,
+            decision_records: RecordLimits::default(),
         };
         let started = runtime.block_on(async {
             let service = PeerInferenceService::default();

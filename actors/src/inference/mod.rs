@@ -16,6 +16,7 @@ mod cluster_tests;
 pub mod cluster_traffic;
 pub mod decision_ids;
 pub mod decision_parameters;
+pub mod decision_records;
 pub mod devices;
 pub mod error;
 pub mod forward;

@@ -330,6 +330,7 @@ fn with_node_defaults(settings: VersionSettings, config: &InferenceConfig) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::decision_records::RecordLimits;
     use crate::inference::load_gate::QueueTime;
 
     #[test]
@@ -342,6 +343,7 @@ mod tests {
             traffic_report_interval: Duration::from_secs(1),
             load_timeout: Duration::from_secs(60),
             data_plane_cores: 0,
+            decision_records: RecordLimits::default(),
         };
         let filled = with_node_defaults(VersionSettings::default(), &config);
         assert_eq!(filled.max_run_time_millis, 30_000);

@@ -17,6 +17,7 @@ use super::answering::{Answered, WAITERS_MAX};
 use super::classification::Classification;
 use super::decision_ids::DecisionIds;
 use super::decision_parameters::{DecisionParameters, boolean_parameter};
+use super::decision_records::{DecisionRecord, DecisionRecorder, DecisionRing, RecordFilter, RecordLimits};
 use super::forward::Forwarder;
 use super::load_gate::QueueTime;
 use super::local_versions::LocalVersions;
@@ -61,6 +62,8 @@ pub struct InferenceConfig {
     /// [`super::local::core::enter`]; small fast models get a session on each. 0:
     /// there are none.
     pub data_plane_cores: usize,
+    /// What is kept of each decision.
+    pub decision_records: RecordLimits,
 }
 
 /// What a request says beside its body.
@@ -101,6 +104,8 @@ pub(super) struct Core {
     pub(super) host: VersionHost,
     pub(super) admission: Arc<Admission>,
     pub(super) decisions: DecisionIds,
+    pub(super) recorder: DecisionRecorder,
+    pub(super) records: Arc<DecisionRing>,
     pub(super) routing: Arc<RoutingFeed>,
     pub(super) local: Arc<LocalVersions>,
     pub(super) board: Arc<ReadinessBoard>,
@@ -132,12 +137,16 @@ impl Inference {
         let this_node = consensus.node_id();
         let routing = Arc::new(RoutingFeed::new(&consensus.applied()));
         let board = Arc::new(ReadinessBoard::new(this_node));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let records = Arc::new(DecisionRing::new(config.decision_records.records, threads));
         let core = Core {
             this_node,
             consensus: consensus.clone(),
             host,
             admission: Arc::new(Admission::new(metrics.in_flight.clone())),
             decisions: DecisionIds::new(this_node, consensus.boot()),
+            recorder: DecisionRecorder::new(config.decision_records, Arc::clone(&records) as _),
+            records,
             local: Arc::default(),
             forwarder: Forwarder {
                 this_node,
@@ -200,8 +209,12 @@ impl Inference {
         let quiet = context.quiet
             || routed.version.version.settings.quiet
             || boolean_parameter(&request.parameters, "starling_quiet");
+        let record = core.recorder.begin(&request, &context, &routed);
         let answer = core.answer(request, &routed, &context).await;
         tally.finish(&answer);
+        if let Some(record) = record {
+            record.finish(answer.as_ref().map(|answered| answered.by));
+        }
         let Answered { mut response, by, account } = answer?;
         classification.apply(is_batched(&routed.version.version), &mut response)?;
         response.model_version.clone_from(&routed.version.ordinal_text);
@@ -237,6 +250,11 @@ impl Inference {
         }
         let reports = self.core.traffic.ask_leader(timeout).await?;
         Ok(routes_with_traffic(&self.core.routing.table(), model, &reports))
+    }
+
+    /// What this node decided of late, newest first.
+    pub fn decision_records(&self, filter: &RecordFilter) -> Vec<DecisionRecord> {
+        self.core.records.newest(filter)
     }
 
     /// Requests queued, running or forwarded from here.

@@ -5,6 +5,7 @@ use starling_proto::admin::{ListRequest, Model, Node, Route, Version, WeightedVe
 
 use super::CliError;
 use super::connection::admin;
+use super::decisions;
 use super::output::{self, OutputFormat};
 use super::percent::Percent;
 use super::version_settings;
@@ -18,6 +19,12 @@ pub struct GetArgs {
     what: Listing,
     /// Of this model only
     model: Option<String>,
+    /// Of decisions: only this one, by the id that its response carried
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    decision: String,
+    /// Of decisions: the newest so many
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    limit: u32,
     /// How to show the answer
     #[arg(short, long, value_enum, default_value_t)]
     output: OutputFormat,
@@ -36,6 +43,8 @@ enum Listing {
     Nodes,
     #[value(alias = "route")]
     Routes,
+    #[value(alias = "decision")]
+    Decisions,
 }
 
 /// Asks, and prints.
@@ -71,6 +80,7 @@ pub async fn run(server: &str, args: GetArgs) -> Result<(), CliError> {
                 routes.iter().flat_map(route_rows).collect()
             })
         }
+        Listing::Decisions => decisions::run(server, format, request.model, args.decision, args.limit).await,
     }
 }
 

@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod completions;
 mod connection;
+mod decisions;
 mod duration;
 mod events;
 mod failure;
@@ -68,7 +69,7 @@ enum CliCommand {
     Predict(predict::PredictArgs),
     /// Measure how fast a server of the protocol answers, any server
     Bench(Box<bench::BenchArgs>),
-    /// List models, versions, nodes or routes
+    /// List models, versions, nodes, routes or recent decisions
     Get(get::GetArgs),
     /// Choose which versions answer
     #[command(subcommand)]

@@ -138,6 +138,12 @@ pub(crate) const KEYS: &[Key] = &[
         "How long a request with x-starling-min-epoch may wait for this node to catch up."),
     key(INFERENCE, "load_timeout", Field::Duration(SECOND, DAY, |s| &mut s.load_timeout), "5min",
         "How long fetching and loading a version may take."),
+    key(INFERENCE, "decision_records", Field::Integer(0, 1_000_000, |s| &mut s.decision_records), "4096",
+        "Newest decisions that this node keeps in memory for `starling get decisions`; 0: none."),
+    key(INFERENCE, "decision_parameters_max", Field::Integer(0, 1_000, |s| &mut s.decision_parameters_max), "16",
+        "Parameters of a request that are kept with its decision."),
+    key(INFERENCE, "decision_parameter_bytes", Field::Bytes(0, |s| &mut s.decision_parameter_bytes), "1KiB",
+        "Names and values of these together; what is beyond is left out and counted."),
     key(INFERENCE, "traffic_report_interval", Field::Duration(Duration::from_millis(50), MINUTE, |s| &mut s.traffic_report_interval), "1s",
         "How often a node reports its traffic to the leader."),
 

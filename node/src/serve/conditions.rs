@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use starling_actors::inference::InferenceConfig;
+use starling_actors::inference::decision_records::RecordLimits;
 use starling_actors::inference::load_gate::QueueTime;
 use starling_raft::flock::{Durability, FlockConfig};
 use starling_raft::log_store::LogStoreOptions;
@@ -69,7 +70,16 @@ pub(super) fn inference_config(settings: &Settings) -> InferenceConfig {
         traffic_report_interval: settings.traffic_report_interval,
         load_timeout: settings.load_timeout,
         data_plane_cores: data_plane::thread_count(settings),
+        decision_records: RecordLimits {
+            records: in_memory(settings.decision_records),
+            parameters_max: in_memory(settings.decision_parameters_max),
+            parameter_bytes_max: in_memory(settings.decision_parameter_bytes),
+        },
     }
+}
+
+fn in_memory(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn feature_level(settings: &Settings) -> FeatureLevel {

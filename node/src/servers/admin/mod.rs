@@ -2,6 +2,7 @@
 //! plane and run on the control runtime; each has a deadline.
 
 mod cluster;
+mod decisions;
 mod events;
 mod lists;
 mod push;
@@ -191,6 +192,14 @@ impl Admin for AdminService {
     ) -> Result<Response<ListRoutesResponse>, Status> {
         let Caller { timeout, .. } = self.caller(&request)?;
         self.on_control(timeout, lists::routes(self.node.clone(), request.into_inner(), timeout)).await
+    }
+
+    async fn list_decisions(
+        &self,
+        request: Request<ListDecisionsRequest>,
+    ) -> Result<Response<ListDecisionsResponse>, Status> {
+        let Caller { timeout, .. } = self.caller(&request)?;
+        self.on_control(timeout, decisions::list(self.node.clone(), request.into_inner())).await
     }
 
     async fn cluster_status(
