@@ -40,7 +40,7 @@ impl Core {
         request: &ModelInferRequest,
         context: &RequestContext,
     ) -> Result<(Admitted, Routed), InferError> {
-        let admitted = self.admission.enter()?;
+        let admitted = self.admission.enter(request)?;
         if let Some(epoch) = context.min_epoch {
             self.wait_for_epoch(epoch, context.deadline).await?;
         }
@@ -102,6 +102,7 @@ impl Core {
     ) -> Result<Answered, InferError> {
         if !self.routing.is_draining(self.this_node)
             && let Some(version) = self.local.get(routed.version.id)
+            && version.is_well()
         {
             return self.answer_here(&version, request, context).await;
         }

@@ -73,6 +73,8 @@ impl Node {
             load_timeout: Duration::from_secs(30),
             data_plane_cores: 0,
             decision_records: RecordLimits::default(),
+            health_probe_interval: Duration::from_secs(5),
+            max_request_bytes_in_flight: 1 << 30,
         };
         let started = runtime.block_on(async {
             let service = PeerInferenceService::default();

@@ -139,6 +139,49 @@ impl LoadedVersion {
         self.version.failure().map(|reason| reason.to_string())
     }
 
+    /// An inference through its queue, as a request would have it. Errors say why
+    /// it did not work. Takes no longer than a request may.
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        self.version.pulse.probe(&self.version.queue).await
+    }
+
+    /// No request is in flight here for longer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.version.pulse.patience(&self.version.queue)
+    }
+
+    /// When it answered last, and how long its oldest request has been in flight.
+    pub(crate) fn liveness(&self, now: Instant) -> (Option<Instant>, Option<Duration>) {
+        let ages = &self.version.pulse.ages;
+        (ages.last_success(), ages.oldest(now))
+    }
+
+    /// Whether a real inference has just worked, as far as is known. Wait-free.
+    pub fn is_well(&self) -> bool {
+        self.version.pulse.is_well() && self.version.failure().is_none()
+    }
+
+    /// Why it does not do what it is there for, if so.
+    pub fn ailment(&self) -> Option<String> {
+        self.failure().or_else(|| self.version.pulse.ailment().map(|reason| reason.to_string()))
+    }
+
+    /// Notes why it does not do what it is there for. True: that is news.
+    pub(crate) fn set_ailment(&self, ailment: Option<String>) -> bool {
+        let is_well = ailment.is_none();
+        let changed = self.version.pulse.set_ailment(ailment.clone());
+        self.version.metrics.healthy.set(i64::from(is_well));
+        let (model, version) = (&self.key.model, &self.key.ordinal);
+        match ailment {
+            _ if !changed => {}
+            Some(reason) => {
+                tracing::warn!(%model, %version, reason, "a version does not work here; it is left out")
+            }
+            None => tracing::info!(%model, %version, "a version works again"),
+        }
+        changed
+    }
+
     /// Kills one of its instances as a fault would, for tests and drills; another
     /// takes its place. False: none is running.
     pub async fn kill_instance(&self) -> bool {

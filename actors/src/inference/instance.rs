@@ -57,7 +57,8 @@ impl InstanceLife {
         ending.clone().unwrap_or_else(|| Ending::Died("it was killed".to_owned()))
     }
 
-    fn ended_by_itself(&self) -> bool {
+    /// It died or had to be ended; else it was killed.
+    pub(crate) fn ended_by_itself(&self) -> bool {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 

@@ -88,6 +88,11 @@ impl LoadGate {
         self.refused += 1;
     }
 
+    /// The widest that its bound gets; `None`: there is none.
+    pub(crate) fn longest(&self, full_run: Duration, crew: Crew) -> Option<Duration> {
+        Self { overloaded: false, ..self.clone() }.bound_now(full_run, crew)
+    }
+
     fn bound_now(&self, full_run: Duration, crew: Crew) -> Option<Duration> {
         match self.bound {
             QueueTime::Unbounded => None,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::LoadedVersion;
 use super::routing_table::VersionId;
@@ -14,6 +15,8 @@ use super::routing_table::VersionId;
 #[derive(Default)]
 pub struct LocalVersions {
     by_id: ArcSwap<HashMap<VersionId, Arc<LoadedVersion>>>,
+    /// Changes when one of them falls ill or recovers.
+    health: watch::Sender<()>,
 }
 
 impl LocalVersions {
@@ -25,6 +28,21 @@ impl LocalVersions {
     /// All of them, in no particular order.
     pub fn all(&self) -> Vec<(VersionId, Arc<LoadedVersion>)> {
         self.by_id.load().iter().map(|(id, version)| (*id, Arc::clone(version))).collect()
+    }
+
+    /// Whether it is here and does what it is there for.
+    pub fn is_well(&self, id: VersionId) -> bool {
+        self.by_id.load().get(&id).is_some_and(|version| version.is_well())
+    }
+
+    /// Says that one of them has fallen ill or recovered.
+    pub(super) fn health_changed(&self) {
+        self.health.send_replace(());
+    }
+
+    /// Changes of their health.
+    pub(super) fn watch_health(&self) -> watch::Receiver<()> {
+        self.health.subscribe()
     }
 
     /// Gives it requests from now on.

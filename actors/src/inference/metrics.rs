@@ -26,6 +26,7 @@ pub(crate) struct InferenceMetrics {
     in_flight: IntGaugeVec,
     instance_restarts: IntCounterVec,
     refusals: IntCounterVec,
+    healthy: IntGaugeVec,
 }
 
 /// The series of one version.
@@ -35,6 +36,7 @@ pub(crate) struct VersionMetrics {
     pub batch_rows: Histogram,
     pub in_flight: IntGauge,
     pub instance_restarts: IntCounter,
+    pub healthy: IntGauge,
     refusals: Vec<IntCounter>,
     too_late: IntCounter,
 }
@@ -83,6 +85,13 @@ impl InferenceMetrics {
                 ),
                 &LABELS,
             )?,
+            healthy: IntGaugeVec::new(
+                Opts::new(
+                    "starling_inference_version_healthy",
+                    "1 while an inference of the version through its queue has just worked on this node",
+                ),
+                &LABELS,
+            )?,
             refusals: IntCounterVec::new(
                 Opts::new(
                     "starling_inference_refused_total",
@@ -92,6 +101,7 @@ impl InferenceMetrics {
             )?,
         };
         registry.register(Box::new(metrics.refusals.clone()))?;
+        registry.register(Box::new(metrics.healthy.clone()))?;
         registry.register(Box::new(metrics.queue_seconds.clone()))?;
         registry.register(Box::new(metrics.compute_seconds.clone()))?;
         registry.register(Box::new(metrics.batch_rows.clone()))?;
@@ -111,6 +121,7 @@ impl InferenceMetrics {
             batch_rows: self.batch_rows.with_label_values(&labels),
             in_flight: self.in_flight.with_label_values(&labels),
             instance_restarts: self.instance_restarts.with_label_values(&labels),
+            healthy: self.healthy.with_label_values(&labels),
             refusals: Overload::ALL.iter().map(|reason| refusals(reason.as_str())).collect(),
             too_late: refusals(TOO_LATE),
         }
@@ -126,6 +137,7 @@ impl InferenceMetrics {
         let _ = self.batch_rows.remove_label_values(&labels);
         let _ = self.in_flight.remove_label_values(&labels);
         let _ = self.instance_restarts.remove_label_values(&labels);
+        let _ = self.healthy.remove_label_values(&labels);
         for reason in Overload::ALL.iter().map(|reason| reason.as_str()).chain([TOO_LATE]) {
             let _ = self.refusals.remove_label_values(&[key.model.as_str(), version.as_str(), reason]);
         }

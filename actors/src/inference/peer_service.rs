@@ -75,11 +75,11 @@ impl Backend {
             0 => None,
             micros => Some(Instant::now() + Duration::from_micros(micros)),
         };
-        let _admitted = self.admission.enter()?;
         let id = VersionId { model_id: forwarded.model_id, ordinal: Ordinal::new(forwarded.ordinal) };
         let Some(request) = forwarded.request else {
             return Err(InferError::InvalidArgument("a forwarded request without the request".to_owned()));
         };
+        let _admitted = self.admission.enter(&request)?;
         // It never routes again: what is not here is the sender's to place.
         let Some(version) = self.local.get(id) else {
             return Err(InferError::Unavailable(format!(

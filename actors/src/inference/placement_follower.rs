@@ -118,13 +118,20 @@ impl Work {
         self.entries.iter().map(|(id, entry)| (*id, (entry.key.clone(), phase_of(entry)))).collect()
     }
 
-    fn readiness(&self) -> NodeReadiness {
+    /// What is loaded and does not do what it is there for is a failure to others.
+    fn readiness(&self, local: &LocalVersions) -> NodeReadiness {
         let mut readiness = NodeReadiness::default();
         for (id, entry) in &self.entries {
             match &entry.phase {
-                Phase::Loaded { max_batch, .. } => {
-                    readiness.loaded.insert(*id, *max_batch);
-                }
+                Phase::Loaded { max_batch, .. } => match local.get(*id).and_then(|version| version.ailment())
+                {
+                    None => {
+                        readiness.loaded.insert(*id, *max_batch);
+                    }
+                    Some(reason) => {
+                        readiness.failed.insert(*id, LoadFailure { reason, refused: false });
+                    }
+                },
                 Phase::Failed { failure, .. } => {
                     readiness.failed.insert(*id, failure.clone());
                 }
@@ -151,6 +158,7 @@ impl PlacementFollower {
         let mut applied = self.consensus.watch_applied();
         let mut live = self.peers.live();
         let mut view = self.board.watch_view();
+        let mut health = self.local.watch_health();
         let mut work = Work::new();
         loop {
             let now = Instant::now();
@@ -166,12 +174,13 @@ impl PlacementFollower {
                 view: &known,
             });
             self.carry_out(&mut work, plan, now);
-            self.board.announce(work.readiness());
+            self.board.announce(work.readiness(&self.local));
             let next_due = work.next_due(now).unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
             tokio::select! {
                 changed = applied.changed() => if changed.is_err() { return },
                 changed = live.changed() => if changed.is_err() { return },
                 changed = view.changed() => if changed.is_err() { return },
+                changed = health.changed() => if changed.is_err() { return },
                 Some(finished) = work.tasks.join_next_with_id() => self.note(&mut work, finished),
                 () = tokio::time::sleep_until(next_due) => {}
             }
@@ -309,7 +318,14 @@ async fn load(
         .map_err(|error| again(error.to_string()))?;
     let signature = Arc::new(version.signature.clone());
     match tokio::time::timeout(timeout, host.load(order.key, path, signature, settings)).await {
-        Ok(Ok(loaded)) => Ok(loaded),
+        // Ready means that an inference through the queue has worked.
+        Ok(Ok(loaded)) => match loaded.probe().await {
+            Ok(()) => Ok(loaded),
+            Err(reason) => {
+                loaded.fail(&reason);
+                Err(again(format!("it was loaded, but a probe through its queue failed: {reason}")))
+            }
+        },
         Ok(Err(error)) => {
             let refused = !matches!(error, InferError::Unavailable(_) | InferError::Cancelled);
             Err(LoadFailure { reason: error.to_string(), refused })
@@ -344,6 +360,8 @@ mod tests {
             load_timeout: Duration::from_secs(60),
             data_plane_cores: 0,
             decision_records: RecordLimits::default(),
+            health_probe_interval: Duration::from_secs(5),
+            max_request_bytes_in_flight: 1 << 30,
         };
         let filled = with_node_defaults(VersionSettings::default(), &config);
         assert_eq!(filled.max_run_time_millis, 30_000);

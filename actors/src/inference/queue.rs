@@ -410,6 +410,17 @@ impl RequestQueue {
         self.lock().pace.end(rows, took);
     }
 
+    /// How long a request that is let in may have to wait, as it goes now; `None`
+    /// before anything has run.
+    pub(crate) fn longest_wait(&self) -> Option<Duration> {
+        let state = self.lock();
+        let full_run = state.pace.of_run(state.crew.max_rows)?;
+        let (requests, rows) = state.waiting.all();
+        let wait = state.pace.wait(Ahead { requests, rows }, state.crew, Instant::now())?;
+        // Estimates are wrong by a factor now and then.
+        Some(state.gate.longest(full_run, state.crew).unwrap_or_default().max(wait * 2))
+    }
+
     /// When half of what waits will have been answered, as it goes now.
     fn retry_after(&self, state: &State, now: Instant) -> Duration {
         let (requests, rows) = state.waiting.all();

@@ -34,7 +34,7 @@ use super::routing_table::RoutedVersion;
 use super::tally::Tally;
 use super::task_keeper::TaskKeeper;
 use super::traffic_report::TrafficExchange;
-use super::{InferError, OnnxRuntime, VersionHost, ready_controller};
+use super::{InferError, OnnxRuntime, VersionHost, health_monitor, ready_controller};
 
 pub use super::peer_service::PeerInferenceService;
 
@@ -64,6 +64,10 @@ pub struct InferenceConfig {
     pub data_plane_cores: usize,
     /// What is kept of each decision.
     pub decision_records: RecordLimits,
+    /// A version that has answered nobody for so long is probed.
+    pub health_probe_interval: Duration,
+    /// Contents of all requests inside this node, in bytes.
+    pub max_request_bytes_in_flight: u64,
 }
 
 /// What a request says beside its body.
@@ -143,7 +147,10 @@ impl Inference {
             this_node,
             consensus: consensus.clone(),
             host,
-            admission: Arc::new(Admission::new(metrics.in_flight.clone())),
+            admission: Arc::new(Admission::new(
+                metrics.in_flight.clone(),
+                config.max_request_bytes_in_flight,
+            )),
             decisions: DecisionIds::new(this_node, consensus.boot()),
             recorder: DecisionRecorder::new(config.decision_records, Arc::clone(&records) as _),
             records,
@@ -292,6 +299,8 @@ impl Core {
         self.tasks.keep("ready controller", move || {
             ready_controller::run(consensus.clone(), peers.clone(), Arc::clone(&board))
         });
+        let (local, interval) = (Arc::clone(&self.local), self.config.health_probe_interval);
+        self.tasks.keep("health", move || health_monitor::run(Arc::clone(&local), interval));
         let (traffic, interval) = (Arc::clone(&self.traffic), self.config.traffic_report_interval);
         self.tasks.keep("traffic report", move || Arc::clone(&traffic).run(interval));
         let follower = PlacementFollower {

@@ -13,6 +13,7 @@ use starling_raft::state::models::VersionSettings;
 
 use super::devices::{self, Device};
 use super::host::{Answer, VersionKey};
+use super::in_flight_ages::Stretch;
 use super::local::Lanes;
 use super::metrics::VersionMetrics;
 use super::queue::{Arrival, ArrivalKind, BatchLimits, QueueDefaults, QueueRules, RequestQueue};
@@ -21,6 +22,7 @@ use super::run_pace::Crew;
 use super::run_statistics::RunStatistics;
 use super::session_options::SessionOptions;
 use super::tensor::check;
+use super::version_pulse::VersionPulse;
 use super::{InferError, OnnxRuntime};
 
 /// Stands in where the settings of a version say nothing.
@@ -110,6 +112,7 @@ pub(crate) struct ServedVersion {
     pub max_batch: usize,
     pub statistics: RunStatistics,
     pub metrics: VersionMetrics,
+    pub pulse: VersionPulse,
     /// Set when outputs did not have the rows of their batch.
     pub concatenation_off: AtomicBool,
     /// Those of instances that were given up while they ran included.
@@ -126,6 +129,7 @@ impl ServedVersion {
         lanes: Option<Lanes>,
     ) -> Self {
         let effective = Signature { batchable: plan.batching(), ..(*plan.signature).clone() };
+        let pulse = VersionPulse::new(&effective, plan.max_run_time());
         Self {
             ordinal_text: plan.key.ordinal.to_string(),
             effective,
@@ -137,6 +141,7 @@ impl ServedVersion {
             max_batch,
             statistics: RunStatistics::new(max_batch),
             metrics,
+            pulse,
             concatenation_off: AtomicBool::new(false),
             live_threads: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -171,9 +176,12 @@ impl ServedVersion {
         let mut in_flight = InFlight::enter(self, arrived);
         let outcome = self.check_and_run(request, arrived, deadline).await;
         in_flight.ended = true;
-        if let Err(error) = &outcome {
-            self.statistics.failure(arrived.elapsed(), error);
-            self.metrics.refused(error);
+        match &outcome {
+            Ok(_) => self.pulse.ages.succeed(Instant::now()),
+            Err(error) => {
+                self.statistics.failure(arrived.elapsed(), error);
+                self.metrics.refused(error);
+            }
         }
         outcome
     }
@@ -188,6 +196,14 @@ impl ServedVersion {
         let checked = Arc::new(check::check(self.model(), &self.effective, request)?);
         let (check, kind) = (arrived.elapsed(), ArrivalKind::Asked);
         let arrival = Arrival { request: checked, check, terms, deadline, kind };
+        match self.is_oversize(&arrival.request) {
+            true => self.answer_oversize(arrival).await,
+            false => self.answer_whole(arrival).await,
+        }
+    }
+
+    /// Of no more rows than a run may have.
+    pub(crate) async fn answer_whole(&self, arrival: Arrival) -> Result<Answer, InferError> {
         match &self.lanes {
             Some(lanes) => lanes.answer(self, arrival).await,
             None => self.queue.answer(arrival).await,
@@ -218,6 +234,7 @@ impl ServedVersion {
 struct InFlight<'a> {
     version: &'a ServedVersion,
     arrived: Instant,
+    stretch: Stretch,
     ended: bool,
 }
 
@@ -225,7 +242,7 @@ impl<'a> InFlight<'a> {
     fn enter(version: &'a ServedVersion, arrived: Instant) -> Self {
         version.in_flight.fetch_add(1, Relaxed);
         version.metrics.in_flight.inc();
-        Self { version, arrived, ended: false }
+        Self { version, arrived, stretch: version.pulse.ages.enter(arrived), ended: false }
     }
 }
 
@@ -233,6 +250,7 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.version.in_flight.fetch_sub(1, Relaxed);
         self.version.metrics.in_flight.dec();
+        self.version.pulse.ages.leave(self.stretch);
         if !self.ended {
             self.version.statistics.failure(self.arrived.elapsed(), &InferError::Cancelled);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use starling_raft::state::models::InstanceMode;
@@ -13,6 +13,7 @@ use super::devices::Device;
 use super::golden;
 use super::host::LoadedVersion;
 use super::instance::{Ending, InstanceActor, InstanceArguments, InstanceLife, InstanceMessage};
+use super::instance_failures::InstanceFailures;
 use super::local::{Facts, Lanes, Mode, choose};
 use super::metrics::InferenceMetrics;
 use super::runtime::panic_text;
@@ -63,6 +64,7 @@ pub(crate) struct VersionState {
     supervisor: ActorRef<SupervisorMessage>,
     instances: HashMap<ActorId, (ActorRef<InstanceMessage>, Arc<InstanceLife>)>,
     fruitless_restarts: u32,
+    failures: InstanceFailures,
     draining: Option<Vec<RpcReplyPort<()>>>,
 }
 
@@ -89,6 +91,7 @@ impl Actor for VersionActor {
             supervisor: arguments.supervisor,
             instances: HashMap::new(),
             fruitless_restarts: 0,
+            failures: InstanceFailures::default(),
             draining: None,
         })
     }
@@ -205,7 +208,10 @@ impl VersionState {
         } else {
             self.fruitless_restarts += 1;
         }
-        if self.fruitless_restarts > FRUITLESS_RESTARTS_MAX {
+        // A kill is a drill or a fault of ours, and no word about the version.
+        let too_many =
+            life.ended_by_itself() && self.failures.note(Instant::now(), version.pulse.ages.last_success());
+        if too_many || self.fruitless_restarts > FRUITLESS_RESTARTS_MAX {
             let reason = format!(
                 "version {} of model '{}' cannot be kept running: {}",
                 version.plan.key.ordinal,

@@ -186,6 +186,8 @@ impl Worker<'_> {
             let text = format!("model '{}' cannot be run with this request: {error}", self.version.model());
             let _ = job.reply.send(Err(match error {
                 RunError::Invalid(_) => InferError::InvalidArgument(text),
+                // What was made up may be wrong in any way; the instance works.
+                RunError::Failed(_) if job.probe => InferError::InvalidArgument(text),
                 RunError::Failed(_) => InferError::Internal(text),
             }));
         }

@@ -14,6 +14,7 @@ mod membership;
 mod placement;
 mod refusals;
 mod rejections;
+mod serving;
 
 use anyhow::Result;
 use starling_chaos::report::Report;

@@ -111,6 +111,8 @@ pub(crate) const KEYS: &[Key] = &[
 
     key(LIMITS, "max_request_bytes", Field::Bytes(1024, |s| &mut s.max_request_bytes), "64MiB",
         "Largest prediction request. Larger ones are refused before they are read."),
+    key(LIMITS, "max_request_bytes_in_flight", Field::Bytes(1024, |s| &mut s.max_request_bytes_in_flight), "1GiB",
+        "Tensor contents of all prediction requests inside the node together. A request for which there is no room gets RESOURCE_EXHAUSTED; one that is alone is let in."),
     key(LIMITS, "max_artefact_bytes", Field::Bytes(1024, |s| &mut s.max_artefact_bytes), "4GiB",
         "Largest model file."),
     key(LIMITS, "max_connections", Field::Integer(1, 1_000_000, |s| &mut s.max_connections), "10000",
@@ -136,6 +138,8 @@ pub(crate) const KEYS: &[Key] = &[
         "After which a run is ended and its instance replaced. A version's settings may say otherwise."),
     key(INFERENCE, "min_epoch_wait_max", Field::Duration(Duration::ZERO, MINUTE, |s| &mut s.min_epoch_wait_max), "5s",
         "How long a request with x-starling-min-epoch may wait for this node to catch up."),
+    key(INFERENCE, "health_probe_interval", Field::Duration(Duration::from_millis(100), DAY, |s| &mut s.health_probe_interval), "5s",
+        "A version that has answered nobody for so long is sent a request by its node. While such a probe fails, the version is not ready there, and other nodes answer for it."),
     key(INFERENCE, "load_timeout", Field::Duration(SECOND, DAY, |s| &mut s.load_timeout), "5min",
         "How long fetching and loading a version may take."),
     key(INFERENCE, "decision_records", Field::Integer(0, 1_000_000, |s| &mut s.decision_records), "4096",

@@ -75,6 +75,8 @@ pub(super) fn inference_config(settings: &Settings) -> InferenceConfig {
             parameters_max: in_memory(settings.decision_parameters_max),
             parameter_bytes_max: in_memory(settings.decision_parameter_bytes),
         },
+        health_probe_interval: settings.health_probe_interval,
+        max_request_bytes_in_flight: settings.max_request_bytes_in_flight,
     }
 }
 

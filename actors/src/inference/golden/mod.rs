@@ -85,6 +85,11 @@ pub(crate) async fn reproduce(version: &Arc<ServedVersion>) -> Result<(), NotRep
         let answer = version.infer(sample.request.clone(), Instant::now(), Some(deadline)).await;
         let answer = answer.map(|answer| answer.response).map_err(|error| error.to_string());
         sample.hold_against(answer)?;
+        if let Ok(checked) = check::check(version.model(), &version.effective, sample.request)
+            && checked.rows <= version.max_batch
+        {
+            version.pulse.probe_with(checked);
+        }
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ async fn a_version_whose_samples_do_not_hold_is_not_loaded() {
 
     let right = folder_with(&sample_of_matmul(3.0));
     let version = load(right.path()).await.unwrap();
-    assert_eq!(version.statistics().inference_count, 1, "the sample has gone through the queue");
+    assert_eq!(version.statistics().execution_count, 1, "the sample has gone through the queue");
 }
 
 #[test]

@@ -8,7 +8,9 @@ mod batches;
 mod counts;
 mod ends;
 mod faults;
+mod health;
 mod local;
+mod oversize;
 mod shapes;
 
 use super::*;

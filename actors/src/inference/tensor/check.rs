@@ -32,7 +32,7 @@ pub(crate) struct CheckedInput {
 }
 
 impl CheckedInput {
-    fn absent() -> Self {
+    pub(crate) fn absent() -> Self {
         Self { shape: Vec::new(), elements: 1, data: InputData::Absent }
     }
 

@@ -45,13 +45,13 @@ async fn a_full_batch_runs_at_once_and_each_gets_its_own_rows() {
 async fn while_a_run_takes_long_requests_gather_without_any_delay_set() {
     const ROWS: usize = 20_000;
     let host = host().await;
-    let settings = VersionSettings { max_batch: 64, ..VersionSettings::default() };
+    let settings = VersionSettings { max_batch: ROWS as u32, ..VersionSettings::default() };
     let version = load(&host, "identity_fp32", settings).await;
     let large = raw_request("x", "FP32", &[ROWS as i64, 4], vec![0; ROWS * 16]);
     let mut requests = vec![large];
     requests.extend((0..10).map(|n| row(&[n as f32; 4])));
     let answers = infer_all(&version, requests).await;
-    assert_eq!(answers[0].as_ref().unwrap().batch_rows, ROWS, "larger than a batch: it ran alone");
+    assert_eq!(answers[0].as_ref().unwrap().batch_rows, ROWS, "it fills a batch");
     let largest = answers[1..].iter().map(|answer| answer.as_ref().unwrap().batch_rows).max();
     assert!(largest > Some(1), "{largest:?}");
     for (n, answer) in answers[1..].iter().enumerate() {
