@@ -283,6 +283,37 @@ def external_data_in_a_branch():
     )
 
 
+def text_label():
+    """Junk is a text with the word "prize" in it: a tokenizer of onnxruntime-extensions, then plain operators."""
+    contrib = "ai.onnx.contrib"
+    save(
+        "text_label",
+        [
+            helper.make_node("StringLower", ["text"], ["lower"], domain=contrib),
+            helper.make_node("StringSplit", ["lower", "space", "skip"], ["places", "words", "size"], domain=contrib),
+            helper.make_node("StringEqual", ["words", "prize"], ["hit"], domain=contrib),
+            helper.make_node("Cast", ["hit"], ["hits"], to=T.INT64),
+            helper.make_node("Gather", ["places", "zero"], ["rows"], axis=1),
+            helper.make_node("Shape", ["text"], ["batch"]),
+            helper.make_node("ConstantOfShape", ["batch"], ["none"], value=helper.make_tensor("", T.INT64, [1], [0])),
+            helper.make_node("ScatterElements", ["none", "rows", "hits"], ["score"], reduction="add"),
+            helper.make_node("Greater", ["score", "zero"], ["junk"]),
+            helper.make_node("Cast", ["junk"], ["choice"], to=T.INT64),
+            helper.make_node("Gather", ["labels", "choice"], ["label"], axis=0),
+        ],
+        [tensor("text", T.STRING, ["batch"])],
+        [tensor("label", T.STRING, ["batch"])],
+        [
+            helper.make_tensor("space", T.STRING, [1], [b" "]),
+            helper.make_tensor("skip", T.BOOL, [1], [True]),
+            helper.make_tensor("prize", T.STRING, [1], [b"prize"]),
+            helper.make_tensor("zero", T.INT64, [], [0]),
+            helper.make_tensor("labels", T.STRING, [2], [b"ham", b"junk"]),
+        ],
+        opsets=(("", OPSET), (contrib, 1)),
+    )
+
+
 def classifier(name, labels):
     """Logistic regression on three separate clouds, exported as skl2onnx does by
     default: a label, and a sequence of maps made by ZipMap."""
@@ -329,6 +360,7 @@ def main():
     external_data("external_parent", "../../etc/passwd")
     external_data("external_absolute", "/etc/passwd")
     external_data_in_a_branch()
+    text_label()
     classifier("classifier_int64", [3, 5, 8])
     classifier("classifier_text", ["ham", "junk", "spam"])
     whole = (TESTDATA / "matmul.onnx").read_bytes()

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use std::error::Error as _;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 

@@ -11,6 +11,7 @@ mod duration;
 mod events;
 mod failure;
 mod get;
+mod golden;
 mod import_triton;
 mod input_tensors;
 mod model;

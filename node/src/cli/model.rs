@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use super::artefact::LocalArtefact;
 use super::connection::{admin, new_request_id};
+use super::golden::{self, GoldenArgs};
 use super::import_triton::{self, ImportTritonArgs};
 use super::version_settings::SettingsArgs;
 use super::wait_ready::wait_until_ready;
@@ -32,6 +33,8 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 pub enum ModelCommand {
     /// Upload an ONNX file as a new version of a model
     Push(PushArgs),
+    /// Ask a model once and print what came as a golden sample, for --golden
+    Golden(GoldenArgs),
     /// Push the ONNX models of a Triton model repository
     ImportTriton(ImportTritonArgs),
     /// Delete a model with all its versions, or one version of it
@@ -76,6 +79,7 @@ pub struct DeleteArgs {
 pub async fn run(server: &str, command: ModelCommand) -> Result<(), CliError> {
     match command {
         ModelCommand::Push(args) => push(server, args).await,
+        ModelCommand::Golden(args) => golden::run(server, args).await,
         ModelCommand::ImportTriton(args) => import_triton::run(server, args).await,
         ModelCommand::Delete(args) => delete(server, args).await,
     }

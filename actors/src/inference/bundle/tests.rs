@@ -244,3 +244,41 @@ fn a_long_name_is_kept_and_an_endless_one_refused() {
         "'a member' may not be in a bundle: its name takes more than 16384 bytes"
     );
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_stands_in_a_file_is_walked_to_an_end(
+        noise in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        places in proptest::collection::vec((0_usize..400, proptest::num::u8::ANY), 0..8),
+    ) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &noise).unwrap();
+        let _ = external_data(file.path());
+        let mut model = fs::read(model_file("external_in_branch")).unwrap();
+        for (place, byte) in places {
+            let place = place % model.len();
+            model[place] = byte;
+        }
+        fs::write(file.path(), &model).unwrap();
+        let _ = external_data(file.path());
+    }
+
+    #[test]
+    fn a_tar_of_whatever_bytes_stays_in_its_folder(
+        places in proptest::collection::vec((0_usize..512, proptest::num::u8::ANY), 0..8),
+    ) {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let mut bytes = packed(&external_folder(), &[]);
+        for (place, byte) in places {
+            bytes[place] = byte;
+        }
+        let bundle = tempfile::NamedTempFile::new().unwrap();
+        fs::write(bundle.path(), &bytes).unwrap();
+        let _ = unpack(bundle.path(), &folder);
+        proptest::prop_assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+    }
+}
