@@ -3,7 +3,6 @@
 
 #![allow(unsafe_code)]
 
-use std::error::Error as _;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
@@ -24,8 +23,13 @@ pub fn load_globally(path: &Path) -> Result<(), CannotPreload> {
     // Whoever configures the node named it and answers for it. It is never
     // unloaded, so nothing that points into it can dangle.
     let loaded = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-    let library =
-        loaded.map_err(|error| CannotPreload { path: path.to_owned(), reason: error.to_string() })?;
+    let library = loaded.map_err(|error| {
+        let reason = match error {
+            libloading::Error::DlOpen { source } => source.to_string(),
+            other => other.to_string(),
+        };
+        CannotPreload { path: path.to_owned(), reason }
+    })?;
     let _stays = ManuallyDrop::new(library);
     Ok(())
 }

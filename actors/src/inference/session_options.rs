@@ -92,9 +92,14 @@ fn with_device(
                 "device {device} cannot be used: {library} is not in {}; install a build of ONNX Runtime with GPUs (`pip install onnxruntime-gpu`) and set ORT_DYLIB_PATH to it: {error}",
                 folder.display()
             ),
-            None => format!("device {device} cannot be used: {error}"),
+            None => format!("device {device} cannot be used: {}", loader_words(&error.to_string())),
         }
     })
+}
+
+/// The runtime puts the place in its own source before what matters.
+fn loader_words(error: &str) -> &str {
+    error.find("Failed to load library").map_or(error, |start| &error[start..])
 }
 
 fn cuda(number: u32) -> ExecutionProviderDispatch {
@@ -148,6 +153,19 @@ mod tests {
         std::fs::write(&text, b"no library").unwrap();
         let reason = refusal(Equipment { custom_op_libraries: vec![text], ..Equipment::default() });
         assert!(reason.contains("libtext.so cannot be loaded: "), "{reason}");
+    }
+
+    /// As the runtime for GPUs says it on a machine without CUDA.
+    #[test]
+    fn the_library_that_a_provider_lacks_is_what_is_said() {
+        let error = "/src/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& onnxruntime::ProviderLibrary::Get() \
+                     [ONNXRuntimeError] : 1 : FAIL : Failed to load library libonnxruntime_providers_cuda.so with error: \
+                     libcublasLt.so.13: cannot open shared object file: No such file or directory";
+        assert_eq!(
+            loader_words(error),
+            "Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file or directory"
+        );
+        assert_eq!(loader_words("no such device"), "no such device");
     }
 
     #[test]

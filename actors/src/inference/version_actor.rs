@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use starling_raft::state::models::InstanceMode;
 
+use super::bundle::ModelFiles;
 use super::devices::Device;
 use super::golden;
 use super::host::LoadedVersion;
@@ -339,7 +340,7 @@ fn open_and_warm(plan: VersionPlan, device: Device) -> Result<Opened, String> {
     let facts = Facts {
         one_row: measured.one_row,
         full_batch: measured.full_batch,
-        file_bytes: std::fs::metadata(&plan.file).map_or(u64::MAX, |file| file.len()),
+        file_bytes: ModelFiles::at(&plan.file).and_then(|files| files.size_bytes()).unwrap_or(u64::MAX),
         cores: plan.cores,
         on_gpu: device.is_gpu(),
     };

@@ -115,6 +115,17 @@ impl ModelFiles {
         Ok(Self { model: path.to_owned(), external: Vec::new(), golden: Vec::new() })
     }
 
+    /// Of the model with its external data. Blocking.
+    pub fn size_bytes(&self) -> Result<u64, BundleError> {
+        let folder = self.model.parent().unwrap_or(Path::new(""));
+        let external = self.external.iter().map(|file| folder.join(file));
+        let size_of = |file: PathBuf| match file.metadata() {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) => Err(BundleError::io(&file, error)),
+        };
+        external.chain([self.model.clone()]).map(size_of).sum()
+    }
+
     /// Of an ONNX file and what it refers to beside it. Blocking.
     pub fn beside(model: &Path) -> Result<Self, BundleError> {
         let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

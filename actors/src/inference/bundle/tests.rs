@@ -39,6 +39,8 @@ fn a_model_with_its_data_in_another_file_is_served_from_its_folder() {
     assert!(signature.batchable);
     let files = ModelFiles::at(&external_folder()).unwrap();
     assert_eq!(files.external, [Path::new("weights/w.bin")]);
+    let model_bytes = fs::metadata(model_file("external/model")).unwrap().len();
+    assert_eq!(files.size_bytes().unwrap(), model_bytes + 16);
 }
 
 #[test]
