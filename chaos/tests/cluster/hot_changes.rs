@@ -114,8 +114,8 @@ async fn a_version_that_does_not_work_never_gets_traffic() -> Result<()> {
     std::fs::write(
         &golden,
         format!(
-            r#"{{"inputs": [{{"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": [{zeros}]}}],
-                "outputs": [{{"name": "label", "datatype": "INT64", "shape": [1], "data": [77]}}]}}"#
+            r#"{{"request": {{"inputs": [{{"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": [{zeros}]}}]}},
+                "response": {{"outputs": [{{"name": "output_label", "datatype": "INT64", "shape": [1], "data": [77]}}]}}}}"#
         ),
     )?;
     let server = cluster.nodes()[0].grpc().to_string();

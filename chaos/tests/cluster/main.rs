@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench_command;
+mod decisions;
 mod failures;
 mod features;
 mod formation;
