@@ -41,6 +41,11 @@ bench: release ## Measure Starling beside a bare echo and a bare session loop (O
 bench-report: ## Print the figures of the last `make bench` as they stand in docs/benchmarks.md
 	@target/release/starling-bench report $(CACHE)/bench.json
 
+.PHONY: bench-triton
+bench-triton: release $(CACHE)/triton.installed ## Measure a Triton from PyPI (its Python backend) beside Starling
+	STARLING_BENCH_TRITON=$(CACHE)/triton target/release/starling-bench run --only rival \
+	    --json $(CACHE)/bench-triton.json $(if $(filter-out 0,$(QUICK)),--quick)
+
 .PHONY: test
 test: lint deny build $(CACHE)/interop.installed ## Run every test, the demo's scenario included
 	rm -f $(CACHE)/test.log
@@ -103,4 +108,10 @@ $(CACHE)/onnxruntime/1.32.0/libonnxruntime.so:
 
 $(CACHE)/interop.installed: tests/interop/requirements.txt
 	$(PIP_INSTALL) --target $(CACHE)/interop --requirement $<
+	@touch $@
+
+# Without its own dependencies: only the server inside is wanted.
+$(CACHE)/triton.installed: bench/rival/requirements.txt
+	grep -v '^#' $< | grep pytriton | $(PIP_INSTALL) --no-deps --target $(CACHE)/triton --requirement /dev/stdin
+	grep -v '^#' $< | grep -v pytriton | $(PIP_INSTALL) --target $(CACHE)/triton --requirement /dev/stdin
 	@touch $@

@@ -99,11 +99,18 @@ impl<'a> Starling<'a> {
         })
     }
 
+    /// What a model answers to a random row.
+    pub fn answer_of(&mut self, model: &str) -> Result<ModelInferResponse> {
+        let served = self.served(0, Protocol::Grpc, model);
+        let signature = self.bench.signature(&served)?;
+        self.bench.runtime.block_on(ask_once(&served.server, &signature))
+    }
+
     /// An echo that answers what this model answers.
     pub fn echo_of(&mut self, model: &str) -> Result<Echo> {
         let served = self.served(0, Protocol::Grpc, model);
         let signature = self.bench.signature(&served)?;
-        let mut answer = self.bench.runtime.block_on(ask_once(&served.server, &signature))?;
+        let mut answer = self.answer_of(model)?;
         // What Starling says besides is its own cost, not the echo's.
         answer.parameters.clear();
         Echo::start(self.bench, &signature, &answer)

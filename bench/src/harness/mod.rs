@@ -9,11 +9,12 @@ mod machine;
 mod models;
 mod onnx;
 mod scenario;
+mod triton;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use starling_bench::figures::{self, Figures, Unmeasured};
 
 use contest::{Bench, Pace};
@@ -26,7 +27,7 @@ Example: starling-bench run --only tiny,mlp --json figures.json
 The binary under test is the `starling` beside this one, or STARLING_BIN;
 ONNX Runtime is found by ORT_DYLIB_PATH or in the checkout's cache.")]
 pub struct RunArgs {
-    /// Only these scenarios
+    /// Only these scenarios; without, all but the rival
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Scenario>,
     /// Rounds; the contestants alternate within each
@@ -73,8 +74,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
         measurements: Vec::new(),
         failures: Vec::new(),
     };
-    let wanted = if args.only.is_empty() { Scenario::value_variants() } else { &args.only };
-    for scenario in wanted {
+    let wanted = if args.only.is_empty() { Scenario::all_of_ours() } else { args.only.clone() };
+    for scenario in &wanted {
         eprintln!("{scenario}: {}", scenario.about());
         match scenario.run(&bench) {
             Ok(found) => {

@@ -6,6 +6,7 @@ mod memory;
 mod mlp;
 mod overload;
 mod rest;
+mod rival;
 mod switch;
 mod tiny;
 mod trees;
@@ -33,9 +34,16 @@ pub enum Scenario {
     Switch,
     Elections,
     Memory,
+    Rival,
 }
 
 impl Scenario {
+    /// What needs nothing but this checkout.
+    pub fn all_of_ours() -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|scenario| *scenario != Self::Rival).collect()
+    }
+
     /// One line.
     pub fn about(self) -> &'static str {
         match self {
@@ -49,6 +57,7 @@ impl Scenario {
             Self::Switch => "a new version, loaded and switched to at half load",
             Self::Elections => "whether saturated nodes lose their leader",
             Self::Memory => "an idle node with three models",
+            Self::Rival => "Triton with its Python backend, on the same cores",
         }
     }
 
@@ -65,6 +74,7 @@ impl Scenario {
             Self::Switch => switch::run(bench),
             Self::Elections => elections::run(bench),
             Self::Memory => memory::run(bench),
+            Self::Rival => rival::run(bench),
         }
     }
 }
