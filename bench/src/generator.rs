@@ -186,7 +186,7 @@ impl Running {
         let mut failed = None;
         for thread in self.threads.drain(..) {
             let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread of it panicked")));
-            failed = failed.or(ended.err());
+            failed = failed.or_else(|| ended.err());
         }
         if let Some(error) = failed {
             return Err(error.into());

@@ -127,6 +127,7 @@ fn write_model(
     let folder = repository.join(&signature.model);
     std::fs::create_dir_all(folder.join("1"))?;
     std::fs::write(folder.join("1/model.py"), MODEL_PY)?;
+    std::fs::write(folder.join("1/packages"), packages.as_os_str().as_encoded_bytes())?;
     std::fs::copy(file, folder.join("1/model.onnx"))?;
     let input = signature.inputs.first().context("a model without inputs")?;
     let columns_in = input.shape.last().context("an input without axes")?;
@@ -138,11 +139,8 @@ fn write_model(
          input [ {{ name: \"{}\" data_type: TYPE_FP32 dims: [ {columns_in} ] }} ]\n\
          output [ {{ name: \"{output}\" data_type: TYPE_FP32 dims: [ {columns_out} ] }} ]\n\
          instance_group [ {{ kind: KIND_CPU count: 1 }} ]\n\
-         dynamic_batching {{ }}\n\
-         parameters {{ key: \"packages\" value {{ string_value: \"{}\" }} }}\n",
-        signature.model,
-        input.name,
-        packages.display()
+         dynamic_batching {{ }}\n",
+        signature.model, input.name
     );
     std::fs::write(folder.join("config.pbtxt"), config)?;
     Ok(())
