@@ -189,6 +189,9 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use proptest::prelude::*;
+
     use super::*;
     use crate::inference::InferTensorContents;
     use crate::inference::model_infer_request::InferInputTensor;
@@ -231,6 +234,35 @@ mod tests {
     fn what_is_no_message_is_left_to_the_decoder() {
         for bytes in [&[0xff; 64][..], &[0x2a, 0x7f], &[0x2b], &[0x80; 20], &[]] {
             assert!(check(bytes).is_ok());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_walked_over_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            wrapped: bool,
+        ) {
+            // As it is, and as the content of an input.
+            let length = bytes.len() as u8 & 0x7f;
+            let message = if wrapped { [&[0x2a, length][..], &bytes].concat() } else { bytes };
+            prop_assert!(check(&message).is_ok());
+            let _ = ModelInferRequest::decode(&message[..]);
+        }
+
+        #[test]
+        fn what_decodes_takes_about_what_was_added_up(
+            names in prop::collection::vec("[a-z]{0,20}", 0..20),
+            numbers in prop::collection::vec(any::<i64>(), 0..20),
+        ) {
+            let inputs = names.iter().map(|name| InferInputTensor {
+                name: name.clone(),
+                shape: numbers.clone(),
+                ..InferInputTensor::default()
+            });
+            let request = ModelInferRequest { inputs: inputs.collect(), ..ModelInferRequest::default() };
+            let taken: usize = names.iter().map(|name| 320 + name.len() + 8 * numbers.len()).sum();
+            prop_assert!(decoded_bytes(&request.encode_to_vec()) >= taken as u64);
         }
     }
 }

@@ -5,6 +5,7 @@ mod args;
 mod conditions;
 mod equip;
 mod listen;
+mod open_files;
 mod running;
 mod stop;
 
@@ -47,6 +48,7 @@ fn start(args: ServeArgs) -> Result<ExitCode, CannotStart> {
     let Equipped { onnx, unused_gpus } = equipped(&settings, gpus.as_ref().ok())?;
     // Not before: of a node that cannot start, one line is to be seen.
     telemetry::start_logs(&settings.log_format, &settings.log_level).map_err(CannotStart)?;
+    open_files::raise_limit(&settings);
     match &gpus {
         Ok(gpus) => tracing::info!(count = gpus.count(), "this machine has GPUs"),
         Err(reason) => tracing::debug!(%reason, "this machine has no GPUs"),
