@@ -306,6 +306,7 @@ class RestForms(unittest.TestCase):
             status, headers, body = node.ask(method, path, b"" if method == "POST" else None)
             self.assertEqual((status, headers["content-type"]), (expected, "application/json"), path)
             self.assertIn("error", json.loads(body))
+            self.assertEqual("allow" in headers, status == 405, path)
 
     def test_the_index_can_be_of_ready_versions_and_of_a_named_repository(self):
         for path in ("/v2/repository/index", "/v2/repository/any/index"):

@@ -144,7 +144,7 @@ class Traps(unittest.TestCase):
         inputs[0].set_data_from_numpy(np.array([[1]], np.int64))
         self.assertIsNotNone(self.grpc.infer("slow", inputs, timeout=20_000_000))
         self.assertEqual(self.refused("slow", inputs, timeout=1).status(), "StatusCode.DEADLINE_EXCEEDED")
-        inputs[0].set_data_from_numpy(np.array([[3_000_000]], np.int64))
+        inputs[0].set_data_from_numpy(np.array([[400_000]], np.int64))
         began = time.monotonic()
         late = self.refused("slow", inputs, client_timeout=0.2)
         self.assertEqual(late.status(), "StatusCode.DEADLINE_EXCEEDED")

@@ -48,6 +48,8 @@ fn whole_numbers_beyond_the_reach_of_a_double_stay_exact() {
 fn floats_are_read_to_the_last_bit() {
     let bytes = raw("FP64", &[1], "[-6.186066553078891e-217]").unwrap();
     assert_eq!(bytes, [178, 212, 176, 184, 208, 75, 11, 147]);
+    let bytes = raw("FP64", &[1], "[2.2694463696961123e+109]").unwrap();
+    assert_eq!(bytes, 6_242_925_388_372_648_109_u64.to_le_bytes());
 }
 
 #[test]
