@@ -1,6 +1,9 @@
 //! What is refused before it runs: a full queue, a passed deadline, a caller who
 //! has gone.
 
+use starling_proto::inference::InferParameter;
+use starling_proto::inference::infer_parameter::ParameterChoice;
+
 use super::*;
 use crate::inference::error::Overload;
 use crate::inference::testing::{host, load};
@@ -86,4 +89,62 @@ async fn a_caller_who_goes_takes_the_request_along() {
     until_waiting(&version, 1, 0).await;
     running.await.unwrap().unwrap();
     assert_eq!(version.statistics().execution_count, 1);
+}
+
+#[tokio::test]
+async fn the_most_urgent_of_those_who_wait_is_run_first() {
+    let host = host().await;
+    let settings = VersionSettings { priority_levels: 3, ..VersionSettings::default() };
+    let version = load(&host, "slow_loop", settings).await;
+    let running = spawn_infer(&version, slow(HALF_A_SECOND));
+    until_waiting(&version, 1, 0).await;
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for (priority, before) in [(3, 0), (2, 1), (0, 2), (1, 3)] {
+        let (version, order) = (Arc::clone(&version), Arc::clone(&order));
+        let request = with_parameter(slow(1), "priority", ParameterChoice::Uint64Param(priority));
+        waiting.push(tokio::spawn({
+            let version = Arc::clone(&version);
+            async move {
+                version.infer(request, None).await.unwrap();
+                order.lock().unwrap().push(priority);
+            }
+        }));
+        until_waiting(&version, before + 2, before + 1).await;
+    }
+    running.await.unwrap().unwrap();
+    futures::future::join_all(waiting).await;
+    assert_eq!(*order.lock().unwrap(), [1, 2, 3, 0]);
+    let request = with_parameter(slow(1), "priority", ParameterChoice::Uint64Param(4));
+    let error = version.infer(request, None).await.unwrap_err();
+    assert!(error.to_string().contains("'priority' is 4, but model 'slow_loop' has 3"), "{error}");
+}
+
+#[tokio::test]
+async fn a_timeout_bounds_the_wait_and_not_the_run() {
+    let first_host = host().await;
+    let version = load(&first_host, "slow_loop", VersionSettings::default()).await;
+    let timeout = |request| with_parameter(request, "timeout", ParameterChoice::Int64Param(20_000));
+    let running = spawn_infer(&version, timeout(slow(HALF_A_SECOND)));
+    until_waiting(&version, 1, 0).await;
+    let error = version.infer(timeout(slow(1)), None).await.unwrap_err();
+    assert!(
+        matches!(&error, InferError::DeadlineExceeded(text) if text.contains("model 'slow_loop'")),
+        "{error}"
+    );
+    assert_eq!(trips_made(&running.await.unwrap().unwrap()), HALF_A_SECOND);
+    let own = VersionSettings { queue_timeout_micros: 20_000, ..VersionSettings::default() };
+    let other_host = host().await;
+    let version = load(&other_host, "slow_loop", own).await;
+    let running = spawn_infer(&version, slow(HALF_A_SECOND));
+    until_waiting(&version, 1, 0).await;
+    let error = version.infer(slow(1), None).await.unwrap_err();
+    assert!(error.to_string().contains("its timeout is 20ms"), "{error}");
+    running.await.unwrap().unwrap();
+}
+
+fn with_parameter(mut request: ModelInferRequest, key: &str, choice: ParameterChoice) -> ModelInferRequest {
+    let parameter = InferParameter { parameter_choice: Some(choice) };
+    request.parameters.insert(key.to_owned(), parameter);
+    request
 }
