@@ -13,8 +13,8 @@ const SEED: u64 = 20_261_124;
 const MLP_WIDTHS: [usize; 4] = [512, 1_024, 1_024, 16];
 const SLOW_WIDTH: usize = 512;
 const SLOW_OUTPUTS: usize = 16;
-/// Some 40 µs each on a core of 2024: a row takes well over 2 ms.
-const SLOW_LAYERS: usize = 96;
+/// A row takes some milliseconds on most cores; `write_slow` makes more where it does not.
+pub const SLOW_LAYERS: usize = 96;
 
 /// Where the ONNX files are.
 #[derive(Debug, Clone)]
@@ -46,15 +46,20 @@ impl Models {
                 bail!("{} is not there; run this in a checkout of Starling", committed.display());
             }
         }
-        for (path, bytes) in [
-            (&models.mlp, mlp(SEED, &MLP_WIDTHS)),
-            (&models.mlp_2, mlp(SEED + 1, &MLP_WIDTHS)),
-            (&models.slow, slow(SEED)),
-        ] {
-            std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        write(&models.mlp, &mlp(SEED, &MLP_WIDTHS))?;
+        write(&models.mlp_2, &mlp(SEED + 1, &MLP_WIDTHS))?;
+        models.write_slow(SLOW_LAYERS)?;
         Ok(models)
     }
+
+    /// Writes the slow model again, with so many layers.
+    pub fn write_slow(&self, layers: usize) -> Result<()> {
+        write(&self.slow, &slow(SEED, layers))
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn mlp(seed: u64, widths: &[usize]) -> Vec<u8> {
@@ -75,7 +80,7 @@ fn mlp(seed: u64, widths: &[usize]) -> Vec<u8> {
 }
 
 /// One matrix again and again: much to compute, little to keep.
-fn slow(seed: u64) -> Vec<u8> {
+fn slow(seed: u64, layers: usize) -> Vec<u8> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut chain = Chain::default();
     chain.weight("w", &[SLOW_WIDTH, SLOW_WIDTH], &uniform(&mut random, SLOW_WIDTH, SLOW_WIDTH * SLOW_WIDTH));
@@ -84,7 +89,7 @@ fn slow(seed: u64) -> Vec<u8> {
         &[SLOW_WIDTH, SLOW_OUTPUTS],
         &uniform(&mut random, SLOW_WIDTH, SLOW_WIDTH * SLOW_OUTPUTS),
     );
-    for _ in 0..SLOW_LAYERS {
+    for _ in 0..layers {
         chain.then("MatMul", &["w"]);
         chain.then("Tanh", &[]);
     }
