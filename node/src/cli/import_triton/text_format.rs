@@ -123,7 +123,7 @@ impl Parser<'_> {
         let bracketed = self.eat('[');
         let name = self.word();
         if name.is_empty() {
-            let found = self.peek().map_or("the end".to_owned(), |found| format!("'{found}'"));
+            let found = self.peek().map_or_else(|| "the end".to_owned(), |found| format!("'{found}'"));
             return Err(self.wrong(format!("a field's name is missing before {found}")));
         }
         if bracketed && !self.eat(']') {
