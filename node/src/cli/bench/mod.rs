@@ -62,7 +62,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "COUNT", value_delimiter = ',', conflicts_with = "rate")]
     clients: Vec<usize>,
     /// Requests per second; several rates are measured one after the other
-    #[arg(long, value_name = "RATE", value_delimiter = ',')]
+    #[arg(long, value_name = "RATE", value_delimiter = ',', allow_negative_numbers = true)]
     rate: Vec<f64>,
     /// How requests of a rate are spread
     #[arg(long, value_enum, default_value_t = SpacingArg::Poisson, requires = "rate")]
