@@ -148,6 +148,6 @@ mod tests {
         std::fs::write(&tar, &bytes).unwrap();
         let whole = LocalArtefact::read(&tar, &[]).unwrap();
         assert_eq!(whole.size_bytes, bytes.len() as u64);
-        assert!(refusal(&tar, &[tar.clone()]).contains("is a bundle already"));
+        assert!(refusal(&tar, std::slice::from_ref(&tar)).contains("is a bundle already"));
     }
 }

@@ -117,7 +117,7 @@ impl ModelFiles {
 
     /// Of the model with its external data. Blocking.
     pub fn size_bytes(&self) -> Result<u64, BundleError> {
-        let folder = self.model.parent().unwrap_or(Path::new(""));
+        let folder = self.model.parent().unwrap_or_else(|| Path::new(""));
         let external = self.external.iter().map(|file| folder.join(file));
         let size_of = |file: PathBuf| match file.metadata() {
             Ok(metadata) => Ok(metadata.len()),
@@ -128,7 +128,8 @@ impl ModelFiles {
 
     /// Of an ONNX file and what it refers to beside it. Blocking.
     pub fn beside(model: &Path) -> Result<Self, BundleError> {
-        let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            model.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         let external = check_external_data(model, Some(folder))?;
         Ok(Self { model: model.to_owned(), external, golden: Vec::new() })
     }

@@ -25,7 +25,7 @@ impl Contents {
     pub fn of(path: &Path, golden: &[PathBuf]) -> Result<Self, BundleError> {
         let (files, folder) = match path.is_dir() {
             true => (ModelFiles::at(path)?, path),
-            false => (ModelFiles::beside(path)?, path.parent().unwrap_or(Path::new(""))),
+            false => (ModelFiles::beside(path)?, path.parent().unwrap_or_else(|| Path::new(""))),
         };
         let mut members = BTreeMap::from([(MODEL.to_owned(), files.model.clone())]);
         for external in &files.external {

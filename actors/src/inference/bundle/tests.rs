@@ -155,6 +155,34 @@ fn files_that_are_no_onnx_are_refused_and_say_where() {
     assert!(error.starts_with("the file is no ONNX model: "), "{error}");
 }
 
+#[tokio::test]
+async fn an_artefact_is_unpacked_once_and_again_if_its_folder_is_gone() {
+    let data = tempfile::tempdir().unwrap();
+    let artefacts = ArtefactStore::open(data.path(), 1 << 20).unwrap();
+    let keep = async |bytes: Vec<u8>| {
+        let mut upload = artefacts.upload().await.unwrap();
+        upload.write(bytes.into()).await.unwrap();
+        upload.keep(None).await.unwrap().0
+    };
+    let digest = keep(packed(&external_folder(), &[])).await;
+    let settled = || settle(&artefacts, digest, artefacts.path(digest).unwrap()).unwrap();
+    let place = settled();
+    assert_eq!(place, artefacts.unpacked_place(digest));
+    let unpacked_at = place.metadata().unwrap().modified().unwrap();
+    assert_eq!(settled(), place);
+    assert_eq!(place.metadata().unwrap().modified().unwrap(), unpacked_at);
+
+    fs::remove_dir_all(&place).unwrap();
+    assert_eq!(settled(), place);
+    runtime().inspect(&place).unwrap();
+    let scratch = data.path().join("artefacts/incoming");
+    assert_eq!(fs::read_dir(scratch).unwrap().count(), 0);
+
+    let whole_in_itself = keep(fs::read(model_file("matmul")).unwrap()).await;
+    let file = artefacts.path(whole_in_itself).unwrap();
+    assert_eq!(settle(&artefacts, whole_in_itself, file.clone()).unwrap(), file);
+}
+
 /// A tar of one member, made without the checks of the library.
 fn hostile(name: &str, kind: tar::EntryType, link: Option<&str>) -> tempfile::NamedTempFile {
     let mut header = tar::Header::new_gnu();

@@ -19,18 +19,15 @@ pub(super) enum Difference {
     Missing(String),
     #[error("output '{output}' is {got_type} {got:?}, expected {expected_type} {expected:?}")]
     Form { output: String, expected_type: &'static str, expected: Vec<i64>, got_type: String, got: Vec<i64> },
-    #[error(
-        "output '{output}' differs in {differing} of {elements} elements, most at {at:?}: expected {expected}, got {got}{error}"
-    )]
+    #[error("output '{output}' differs in {differing} of {elements} elements, most at {at:?}: {numbers}")]
     Elements {
         output: String,
         differing: usize,
         elements: usize,
         at: Vec<i64>,
-        expected: String,
-        got: String,
-        /// Of numbers: the largest error and what is allowed.
-        error: String,
+        /// What was expected there and what came; of floating-point numbers also
+        /// the error and what is allowed.
+        numbers: String,
     },
 }
 
@@ -89,9 +86,7 @@ fn compare_elements(sample: &GoldenSample, expected: &ExpectedOutput, got: &Byte
         differing,
         elements: expected_elements.len(),
         at: place(&expected.shape, index),
-        expected: show(data_type, wanted),
-        got: show(data_type, have),
-        error,
+        numbers: format!("expected {}, got {}{error}", show(data_type, wanted), show(data_type, have)),
     })
 }
 
