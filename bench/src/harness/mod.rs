@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use starling_bench::figures::{self, Figures, Unmeasured};
+use starling_bench::figures::{self, Asked, Figures, Measurement, Row, Unmeasured};
 
 use contest::{Bench, Pace};
 use scenario::Scenario;
@@ -50,6 +50,17 @@ pub struct RunArgs {
     strict: bool,
 }
 
+/// Where requests failed that should not have, the ratios above say less than they seem to.
+fn failures_row(scenario: Scenario, measurements: &[Measurement]) -> Option<Row> {
+    if scenario.expects_failures() {
+        return None;
+    }
+    let samples = measurements.iter().flat_map(|measurement| &measurement.rounds);
+    let failed = samples.map(|sample| sample.failed).sum::<u64>();
+    let row = |failed| Row::new(&scenario.to_string(), "failed requests", Asked::AtMost(0.0), vec![failed]);
+    (failed > 0).then(|| row(failed as f64))
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
@@ -80,6 +91,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         match scenario.run(&bench) {
             Ok(found) => {
                 figures.rows.extend(found.rows);
+                figures.rows.extend(failures_row(*scenario, &found.measurements));
                 figures.measurements.extend(found.measurements);
             }
             Err(error) => {

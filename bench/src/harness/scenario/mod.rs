@@ -61,6 +61,11 @@ impl Scenario {
         }
     }
 
+    /// Whether failed requests are part of it, or have a row of their own there.
+    pub fn expects_failures(self) -> bool {
+        matches!(self, Self::Overload | Self::Switch)
+    }
+
     /// Starts what it needs, measures, and stops it.
     pub fn run(self, bench: &Bench) -> Result<Found> {
         match self {

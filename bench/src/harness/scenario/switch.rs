@@ -59,7 +59,7 @@ fn one_round(bench: &Bench, rounds: &mut Rounds) -> Result<()> {
     let mut starling = Starling::start(bench, 1)?;
     starling.serve(MODEL, &bench.models.mlp, by_default())?;
     let entry = starling.entry(0, Protocol::Grpc, MODEL, CLIENTS_AT_PEAK)?;
-    let peak = bench.flawless_turn(&entry)?.sample.rate;
+    let peak = bench.expectant_turn(&entry)?.sample.rate;
     let warm_up = bench.pace.warm_up * 2;
     let load = LoadSpec {
         ending: Ending::After(LONGEST),

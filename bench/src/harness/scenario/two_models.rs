@@ -35,9 +35,9 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
     let mut beside = measurement("tiny at 1,000 per second, mlp saturated");
     for round in 1..=bench.pace.rounds {
         eprintln!("  round {round} of {}", bench.pace.rounds);
-        alone.rounds.push(bench.flawless_turn(&tiny)?.sample);
+        alone.rounds.push(bench.expectant_turn(&tiny)?.sample);
         let others = generator::start(&saturating.served.server, &saturating.payload, &endless)?;
-        let turn = bench.flawless_turn(&tiny);
+        let turn = bench.expectant_turn(&tiny);
         others.stop();
         others.finish()?;
         let mut sample = turn?.sample;
