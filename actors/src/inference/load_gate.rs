@@ -12,7 +12,7 @@ use super::run_pace::{Crew, per_crew};
 
 /// While more comes than can be done: these requests beyond the runs that keep the
 /// instances busy, for what arrives unevenly.
-const STANDING_REQUESTS: u32 = 4;
+const STANDING_REQUESTS: u32 = 10;
 /// Otherwise: so many requests. Of fast models more, so that a closed loop of as
 /// many callers as people try first is let in; of slow ones no more than a model
 /// that is busy for nine tenths of the time has now and then.
@@ -21,7 +21,7 @@ const BURST_REQUESTS_OF_FAST: u32 = 64;
 const FAST_BURST_MAX: Duration = Duration::from_millis(250);
 /// Runs so short that the scheduler's whims outweigh them are not counted one
 /// by one.
-const STANDING_MIN: Duration = Duration::from_millis(10);
+const STANDING_MIN: Duration = Duration::from_millis(20);
 const BURST_MIN: Duration = Duration::from_millis(50);
 /// Over how long the share of refusals is taken: the longer of the two.
 const WINDOW: Duration = Duration::from_secs(1);
