@@ -255,7 +255,7 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new().unwrap();
-        let port = Port::new("test", Wire::Http1OrHttp2, router, settings, &metrics);
+        let port = Port::new("test", Wire::Http1OrHttp2, router, None, settings, &metrics);
         (DataPlane::start(2, vec![(listener, port)], &Handle::current()).unwrap(), address)
     }
 

@@ -1,24 +1,26 @@
 //! One connection: HTTP/1.1 and HTTP/2 on a router, until the client leaves or
 //! the node stops.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use prometheus::IntGauge;
+use starling_actors::inference::local::core::ReadRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::config::Settings;
-use crate::servers::Peer;
+use crate::servers::{AnswerBody, DirectPredictions, Peer, routed};
 use crate::telemetry::Metrics;
 
 /// A request's head may have this many bytes; room for cookies and tokens.
@@ -44,6 +46,8 @@ pub(crate) struct Port {
     /// For metrics and logs.
     pub(crate) name: &'static str,
     router: Router,
+    /// The short way of predictions, where there is one.
+    direct: Option<DirectPredictions>,
     builder: Builder<TokioExecutor>,
     seats: Arc<Semaphore>,
     connections: IntGauge,
@@ -71,11 +75,12 @@ impl Drop for Seat {
 }
 
 impl Port {
-    /// A port that serves `router` under the limits of `settings`.
+    /// A port that serves `direct`, and what that leaves `router`, under the limits of `settings`.
     pub(crate) fn new(
         name: &'static str,
         wire: Wire,
         router: Router,
+        direct: Option<DirectPredictions>,
         settings: &Settings,
         metrics: &Metrics,
     ) -> Arc<Self> {
@@ -83,6 +88,7 @@ impl Port {
         Arc::new(Self {
             name,
             router,
+            direct,
             builder: builder(wire, settings),
             seats: Arc::new(Semaphore::new(seats.min(Semaphore::MAX_PERMITS))),
             connections: metrics.connections.with_label_values(&[name]),
@@ -98,6 +104,19 @@ impl Port {
         };
         self.connections.inc();
         Some(Seat { connections: self.connections.clone(), _permit: permit })
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<AnswerBody> {
+        let mut request = match &self.direct {
+            None => request.map(Body::new),
+            Some(direct) => match direct.answer(request, peer).await {
+                Ok(answer) => return answer,
+                Err(request) => *request,
+            },
+        };
+        request.extensions_mut().insert(peer);
+        // A router is always ready.
+        routed(self.router.clone().call(request).await)
     }
 }
 
@@ -129,12 +148,15 @@ pub(super) async fn serve_connection(connection: Dealt, end: CancellationToken) 
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%peer, %error, "a connection was lost before it was served"),
     };
-    let router = port.router.clone();
+    let served = port.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
-        // A router is always ready.
-        router.clone().call(request)
+        // Counted here, as soon as it is read, and not when its future first runs.
+        let read = ReadRequest::begin();
+        let port = served.clone();
+        async move {
+            let _read = read;
+            Ok::<_, Infallible>(port.answer(request, Peer(peer)).await)
+        }
     });
     let connection = port.builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

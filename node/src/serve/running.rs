@@ -45,8 +45,9 @@ pub(super) async fn run(
 
     let (health, health_service) = servers::health_service().await;
     let settings = &node.settings;
-    let port = |name, wire, router| Port::new(name, wire, router, settings, &node.metrics);
-    let grpc_port = port("grpc", Wire::Http2, servers::grpc_router(&node, health_service));
+    let port = |name, wire, router| Port::new(name, wire, router, None, settings, &node.metrics);
+    let (grpc_router, direct) = servers::grpc(&node, health_service);
+    let grpc_port = Port::new("grpc", Wire::Http2, grpc_router, Some(direct), settings, &node.metrics);
     let rest_port = port("rest", Wire::Http1OrHttp2, servers::rest_router(&node));
     let metrics_port = port("metrics", Wire::Http1OrHttp2, servers::metrics_router(&node));
     let beside = DataPlane::start_on_control(metrics_listener, metrics_port, &node.control)

@@ -1,6 +1,7 @@
 //! What listens: gRPC, REST, metrics, and what every request passes first.
 
 mod admin;
+mod direct;
 mod errors;
 mod grpc;
 mod health;
@@ -14,6 +15,7 @@ mod security;
 mod unsupported;
 mod words;
 
+pub(crate) use direct::{AnswerBody, DirectPredictions, routed};
 pub(crate) use health::{HealthReporter, follow_readiness, health_service, say_not_serving};
 pub(crate) use node::Node;
 pub(crate) use security::{Peer, Security};
@@ -22,25 +24,32 @@ use std::sync::Arc;
 
 use axum::Router;
 
-/// What listens on the gRPC port: predictions, administration, health, reflection.
-pub(crate) fn grpc_router(node: &Arc<Node>, health: health::HealthService) -> Router {
+/// What listens on the gRPC port: predictions, administration, health,
+/// reflection; and the short way of predictions.
+pub(crate) fn grpc(node: &Arc<Node>, health: health::HealthService) -> (Router, DirectPredictions) {
+    let ids = Arc::new(observe::RequestIds::new());
     let router = grpc::routes(node, health).prepare().into_axum_router();
-    with_layers(router, node, observe::Protocol::Grpc)
+    let router = with_layers(router, node, observe::Observe::new(observe::Protocol::Grpc, node, &ids));
+    (router, DirectPredictions::new(node, &ids))
 }
 
 /// What listens on the REST port.
 pub(crate) fn rest_router(node: &Arc<Node>) -> Router {
-    with_layers(rest::router(node), node, observe::Protocol::Rest)
+    observed(rest::router(node), node, observe::Protocol::Rest)
 }
 
 /// What listens on the metrics port.
 pub(crate) fn metrics_router(node: &Arc<Node>) -> Router {
-    with_layers(metrics::router(node), node, observe::Protocol::Metrics)
+    observed(metrics::router(node), node, observe::Protocol::Metrics)
+}
+
+fn observed(router: Router, node: &Arc<Node>, protocol: observe::Protocol) -> Router {
+    let ids = Arc::new(observe::RequestIds::new());
+    with_layers(router, node, observe::Observe::new(protocol, node, &ids))
 }
 
 /// The layers of every server, outermost first: request id, span and count;
 /// then who asks.
-fn with_layers(router: Router, node: &Arc<Node>, protocol: observe::Protocol) -> Router {
-    let observe = observe::Observe::new(protocol, node);
+fn with_layers(router: Router, node: &Arc<Node>, observe: observe::Observe) -> Router {
     router.layer(node.security.layer()).layer(axum::middleware::from_fn_with_state(observe, observe::observe))
 }

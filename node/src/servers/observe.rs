@@ -45,8 +45,8 @@ pub(super) struct Observe {
 }
 
 impl Observe {
-    pub(super) fn new(protocol: Protocol, node: &Arc<Node>) -> Self {
-        Self { protocol, node: node.clone(), ids: Arc::new(RequestIds::new()) }
+    pub(super) fn new(protocol: Protocol, node: &Arc<Node>, ids: &Arc<RequestIds>) -> Self {
+        Self { protocol, node: node.clone(), ids: ids.clone() }
     }
 }
 
@@ -94,20 +94,23 @@ fn code(protocol: Protocol, response: &Response) -> String {
 }
 
 /// Makes ids that are unique across restarts, for a few nanoseconds each.
-struct RequestIds {
-    prefix: u64,
+pub(super) struct RequestIds {
+    prefix: String,
     next: AtomicU64,
 }
 
+/// Prefix, dash, number: 16 digits each at most.
+const MADE_BYTES_MAX: usize = 33;
+
 impl RequestIds {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let prefix = since_epoch.as_micros() as u64 ^ (u64::from(std::process::id()) << 44);
-        Self { prefix, next: AtomicU64::new(0) }
+        Self { prefix: format!("{prefix:x}-"), next: AtomicU64::new(0) }
     }
 
     /// The client's own id if it is a fair one, else a new one.
-    fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         let given = headers.get(REQUEST_ID).filter(|value| {
             let bytes = value.as_bytes();
             !bytes.is_empty()
@@ -118,14 +121,34 @@ impl RequestIds {
             return given.clone();
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let made = format!("{:x}-{number:x}", self.prefix);
+        let mut made = String::with_capacity(MADE_BYTES_MAX);
+        made.push_str(&self.prefix);
+        push_hex(number, &mut made);
         HeaderValue::try_from(made).unwrap_or(HeaderValue::from_static("none"))
+    }
+}
+
+/// As `{:x}` does, without the machinery of formatting.
+fn push_hex(number: u64, to: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        to.push(char::from(DIGITS[(number >> (place * 4) & 0xf) as usize]));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_written_in_hexadecimal() {
+        for number in [0, 1, 15, 16, 0xabc, u64::MAX] {
+            let mut text = String::new();
+            push_hex(number, &mut text);
+            assert_eq!(text, format!("{number:x}"));
+        }
+    }
 
     #[test]
     fn a_fair_id_of_the_client_is_kept() {

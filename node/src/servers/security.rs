@@ -35,7 +35,7 @@ impl Security {
     }
 
     /// Who asks; `None`: not allowed to.
-    fn principal(&self, peer: Option<Peer>) -> Option<Principal> {
+    pub(super) fn principal(&self, peer: Option<Peer>) -> Option<Principal> {
         let Peer(address) = peer?;
         if address.ip().to_canonical().is_loopback() {
             return Some(Principal::local());
