@@ -1,9 +1,9 @@
 //! The short way of a unary prediction over gRPC: everything that the layers do,
 //! in one function, without a router, a boxed future for each layer and a span.
 //!
-//! It takes plain requests only. What is compressed, too large, cut off or no
-//! message goes the ordinary way, with every byte that was read, so that each
-//! refusal has one place.
+//! It takes plain requests of moderate size only. What is compressed, large, cut
+//! off or no message goes the ordinary way, with every byte that was read, so
+//! that each refusal has one place.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,6 +34,9 @@ const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
+/// Larger ones gain nothing here. One of this size cannot grow beyond what the
+/// bounded decoder of the ordinary way always allows, however it is made up.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -54,7 +57,8 @@ impl DirectPredictions {
             node: node.clone(),
             ids: ids.clone(),
             answered: node.metrics.requests.with_label_values(&["grpc", OPERATION, "Ok"]),
-            limit_bytes: usize::try_from(node.settings.max_request_bytes).unwrap_or(usize::MAX),
+            limit_bytes: usize::try_from(node.settings.max_request_bytes)
+                .map_or(MESSAGE_BYTES_MAX, |limit| limit.min(MESSAGE_BYTES_MAX)),
         }
     }
 
