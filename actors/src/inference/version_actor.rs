@@ -70,7 +70,7 @@ pub(crate) struct VersionState {
 }
 
 enum Phase {
-    Planned(Option<(VersionPlan, InferenceMetrics)>),
+    Planned(Option<Box<(VersionPlan, InferenceMetrics)>>),
     Served(Arc<ServedVersion>),
 }
 
@@ -88,7 +88,7 @@ impl Actor for VersionActor {
         // waits for this function.
         myself.cast(VersionMessage::Load)?;
         Ok(VersionState {
-            phase: Phase::Planned(Some((arguments.plan, arguments.metrics))),
+            phase: Phase::Planned(Some(Box::new((arguments.plan, arguments.metrics)))),
             supervisor: arguments.supervisor,
             instances: HashMap::new(),
             fruitless_restarts: 0,
@@ -149,7 +149,8 @@ impl Actor for VersionActor {
 impl VersionState {
     async fn load(&mut self, myself: &ActorRef<VersionMessage>) -> Result<(), ActorProcessingErr> {
         let Phase::Planned(planned) = &mut self.phase else { return Ok(()) };
-        let Some((plan, metrics)) = planned.take() else { return Ok(()) };
+        let Some(planned) = planned.take() else { return Ok(()) };
+        let (plan, metrics) = *planned;
         let key = plan.key.clone();
         // A failure ends the actor; the supervisor passes the reason on.
         let devices = plan.devices()?;
