@@ -43,6 +43,8 @@ impl<'a> Starling<'a> {
 
     /// A client of all its nodes.
     pub fn admin(&mut self) -> Result<Admin> {
+        // A channel needs a runtime around it, even one that dials later.
+        let _entered = self.bench.runtime.enter();
         self.cluster.admin()
     }
 
