@@ -65,7 +65,7 @@ pub(super) async fn run(
     if let Err(failure) = joined {
         return failure;
     }
-    let threads = data_plane::thread_count(&settings);
+    let threads = data_plane::thread_count(settings);
     let client_ports = vec![(grpc.open()?, grpc_port), (rest.open()?, rest_port)];
     let plane = DataPlane::start(threads, client_ports, &node.control)
         .map_err(|error| CannotStart(format!("the data plane cannot be started: {error}")))?;
