@@ -12,9 +12,11 @@ use super::time_limit::with_time_limit;
 const MEASURED_ROWS_MAX: usize = 64;
 const MEASURING_TIME_MAX: Duration = Duration::from_millis(200);
 /// A size is taken by its best run: the others were disturbed.
-const RUNS_PER_SIZE: usize = 3;
+const RUNS_PER_SIZE: usize = 5;
 /// A batch twice as large must make a row cheaper by a tenth.
 const WORTH_DOUBLING: f64 = 0.9;
+/// Sizes in a row that bring nothing, after which larger ones are not tried.
+const FRUITLESS_SIZES_MAX: usize = 2;
 /// For models that made-up rows cannot run, or that are too slow to measure.
 const UNMEASURED_ROWS: usize = 8;
 
@@ -66,23 +68,31 @@ fn measure_sizes(session: &mut ModelSession, batching: bool, options: &RunOption
     }
 }
 
-/// Doubles the size for as long as it is worth it. `measure` gives `None` when
-/// there is no time left.
+/// Doubles the size for as long as it is worth it; one size that is not may have
+/// been disturbed, two in a row are the end. `measure` gives `None` when there is
+/// no time left.
 fn best_batch_size(one_row: Duration, mut measure: impl FnMut(usize) -> Option<Duration>) -> Measured {
     let mut best = Measured { rows: 1, one_row: Some(one_row), full_batch: Some(one_row) };
     let mut best_per_row = one_row.as_secs_f64();
-    while best.rows < MEASURED_ROWS_MAX {
-        let rows = best.rows * 2;
+    let mut rows = 1;
+    let mut fruitless = 0;
+    while rows < MEASURED_ROWS_MAX && fruitless < FRUITLESS_SIZES_MAX {
+        rows *= 2;
         let Some(took) = measure(rows) else {
+            if fruitless > 0 {
+                return best;
+            }
             let full_batch = best.full_batch.filter(|_| best.rows >= UNMEASURED_ROWS);
             return Measured { rows: best.rows.max(UNMEASURED_ROWS), full_batch, ..best };
         };
         let per_row = took.as_secs_f64() / rows as f64;
         if per_row > best_per_row * WORTH_DOUBLING {
-            return best;
+            fruitless += 1;
+            continue;
         }
         best = Measured { rows, full_batch: Some(took), ..best };
         best_per_row = per_row;
+        fruitless = 0;
     }
     best
 }
@@ -120,8 +130,14 @@ mod tests {
     }
 
     #[test]
+    fn one_disturbed_size_is_not_the_end() {
+        assert_eq!(choose(&[(1, 84), (2, 200), (4, 123), (8, 241), (16, 500)]), 4);
+    }
+
+    #[test]
     fn says_how_long_one_row_and_the_full_batch_took() {
-        let took = |rows| Some(Duration::from_micros(if rows < 8 { 80 + rows as u64 } else { 300 }));
+        let took =
+            |rows| Some(Duration::from_micros(if rows < 8 { 80 + rows as u64 } else { 80 * rows as u64 }));
         let measured = best_batch_size(Duration::from_micros(81), took);
         let micros = |micros| Some(Duration::from_micros(micros));
         assert_eq!(measured, Measured { rows: 4, one_row: micros(81), full_batch: micros(84) });
