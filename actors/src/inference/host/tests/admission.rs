@@ -124,7 +124,7 @@ async fn the_most_urgent_of_those_who_wait_is_run_first() {
 async fn a_timeout_bounds_the_wait_and_not_the_run() {
     let first_host = host().await;
     let version = load(&first_host, "slow_loop", VersionSettings::default()).await;
-    let timeout = |request| with_parameter(request, "timeout", ParameterChoice::Int64Param(20_000));
+    let timeout = |request| with_parameter(request, "timeout", ParameterChoice::Int64Param(100_000));
     let running = spawn_infer(&version, timeout(slow(HALF_A_SECOND)));
     until_waiting(&version, 1, 0).await;
     let error = version.infer(timeout(slow(1)), None).await.unwrap_err();
@@ -133,13 +133,13 @@ async fn a_timeout_bounds_the_wait_and_not_the_run() {
         "{error}"
     );
     assert_eq!(trips_made(&running.await.unwrap().unwrap()), HALF_A_SECOND);
-    let own = VersionSettings { queue_timeout_micros: 20_000, ..VersionSettings::default() };
+    let own = VersionSettings { queue_timeout_micros: 100_000, ..VersionSettings::default() };
     let other_host = host().await;
     let version = load(&other_host, "slow_loop", own).await;
     let running = spawn_infer(&version, slow(HALF_A_SECOND));
     until_waiting(&version, 1, 0).await;
     let error = version.infer(slow(1), None).await.unwrap_err();
-    assert!(error.to_string().contains("its timeout is 20ms"), "{error}");
+    assert!(error.to_string().contains("its timeout is 100ms"), "{error}");
     running.await.unwrap().unwrap();
 }
 
