@@ -117,9 +117,13 @@ impl RequestIds {
                 && bytes.len() <= REQUEST_ID_BYTES_MAX
                 && bytes.iter().all(|byte| byte.is_ascii_graphic())
         });
-        if let Some(given) = given {
-            return given.clone();
-        }
+        let mut id = given.cloned().unwrap_or_else(|| self.make());
+        // New in every answer: HTTP/2 need not remember it at the cost of headers that are not.
+        id.set_sensitive(true);
+        id
+    }
+
+    fn make(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut made = String::with_capacity(MADE_BYTES_MAX);
         made.push_str(&self.prefix);

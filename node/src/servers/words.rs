@@ -111,7 +111,7 @@ fn response_header(key: &str, parameter: &InferParameter) -> Option<(HeaderName,
             format!("{HEADER_PREFIX}{}", word.replace('_', "-")).parse().ok()?
         }
     };
-    let value = match parameter.parameter_choice.as_ref()? {
+    let mut value = match parameter.parameter_choice.as_ref()? {
         ParameterChoice::BoolParam(true) => HeaderValue::from_static("true"),
         ParameterChoice::BoolParam(false) => HeaderValue::from_static("false"),
         ParameterChoice::Int64Param(number) => HeaderValue::from(*number),
@@ -119,6 +119,9 @@ fn response_header(key: &str, parameter: &InferParameter) -> Option<(HeaderName,
         ParameterChoice::DoubleParam(number) => number.to_string().parse().ok()?,
         ParameterChoice::StringParam(text) => text.parse().ok()?,
     };
+    // HTTP/2 remembers headers to send them in one byte the next time. One that is
+    // new in every answer would push out all the others.
+    value.set_sensitive(key == "starling_decision");
     Some((name, value))
 }
 
