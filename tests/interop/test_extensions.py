@@ -23,6 +23,7 @@ def setUpModule():
     node = Node()
     unittest.addModuleCleanup(node.stop)
     node.serve("plain", "v2", MODELS / "digits-v2.onnx")
+    node.run("model", "push", "quiet", MODELS / "digits-v2.onnx", "--quiet")
     node.serve("identity", "v1", onnx_file.identity([("x", "y", "FP32", [-1, 4])]))
     node.serve("whole", "v1", onnx_file.identity([("x", "y", "INT64", [5])]))
 
@@ -115,6 +116,21 @@ class Parameters(unittest.TestCase):
         status, answer = node.infer("identity", rest)
         self.assertEqual(status, 400)
         self.assertIn("parameter 'f'", answer["error"])
+
+    @both
+    def test_a_version_can_be_pushed_to_be_quiet(self, client, module):
+        answer = client.infer("quiet", [tensor(module, "pixels", PIXELS)]).get_response()
+        parameters = answer.get("parameters", {}) if isinstance(answer, dict) else answer.parameters
+        self.assertEqual(len(parameters), 0)
+
+    def test_the_headers_of_a_quiet_version_say_nothing_of_its_decision(self):
+        request = {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": [0.0] * 64}]}
+        for model, said in (("plain", True), ("quiet", False)):
+            with self.subTest(model):
+                path = f"/v2/models/{model}/infer"
+                status, headers, _ = node.ask("POST", path, json.dumps(request).encode())
+                self.assertEqual(status, 200)
+                self.assertEqual("x-starling-decision" in headers, said)
 
     @both
     def test_an_answer_can_be_asked_to_be_quiet(self, client, module):
@@ -313,7 +329,7 @@ class RestForms(unittest.TestCase):
             status, _, body = node.ask("POST", path, b'{"ready":true}')
             self.assertEqual(status, 200)
             names = [entry["name"] for entry in json.loads(body)]
-            self.assertEqual(names, ["identity", "plain", "whole"])
+            self.assertEqual(names, ["identity", "plain", "quiet", "whole"])
 
 
 class Counted(unittest.TestCase):
