@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Outcome;
+
 mod table;
 
 pub use table::{markdown, text};
@@ -125,7 +127,38 @@ pub struct Sample {
     pub server_cpu_us: f64,
 }
 
+impl Sample {
+    /// Of a server under load; its own processor time is left at 0.
+    pub fn of(outcome: &Outcome) -> Self {
+        Self {
+            rate: outcome.requests_per_second,
+            p50_us: outcome.latency.map_or(f64::NAN, |latency| latency.p50_us),
+            p99_us: outcome.latency.map_or(f64::NAN, |latency| latency.p99_us),
+            failed: outcome.failed,
+            generator_cpu_us: outcome.generator_cpu_us,
+            server_cpu_us: 0.0,
+        }
+    }
+
+    /// Where no server is asked.
+    pub fn of_rows(rows_per_second: f64) -> Self {
+        Self {
+            rate: rows_per_second,
+            p50_us: 0.0,
+            p99_us: 0.0,
+            failed: 0,
+            generator_cpu_us: 0.0,
+            server_cpu_us: 0.0,
+        }
+    }
+}
+
 impl Measurement {
+    /// Before the first round.
+    pub fn new(scenario: &str, contestant: &str) -> Self {
+        Self { scenario: scenario.to_owned(), contestant: contestant.to_owned(), rounds: Vec::new() }
+    }
+
     /// Rates by round.
     pub fn rates(&self) -> Vec<f64> {
         self.rounds.iter().map(|sample| sample.rate).collect()

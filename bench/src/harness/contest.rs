@@ -166,14 +166,8 @@ impl Bench {
             outcome.server = ServerTimes::between(&before, &after);
         }
         let requests = outcome.answered_since_start.max(1) as f64;
-        let sample = Sample {
-            rate: outcome.requests_per_second,
-            p50_us: outcome.latency.map_or(f64::NAN, |latency| latency.p50_us),
-            p99_us: outcome.latency.map_or(f64::NAN, |latency| latency.p99_us),
-            failed: outcome.failed,
-            generator_cpu_us: outcome.generator_cpu_us,
-            server_cpu_us: spent.as_secs_f64() * 1e6 / requests,
-        };
+        let server_cpu_us = spent.as_secs_f64() * 1e6 / requests;
+        let sample = Sample { server_cpu_us, ..Sample::of(&outcome) };
         Ok(Turn { sample, outcome })
     }
 
@@ -192,34 +186,70 @@ impl Bench {
     }
 
     /// All entries in all rounds; a measurement per entry, in the same order.
-    pub fn alternate(&self, scenario: &str, entries: &[Entry]) -> Result<Vec<Measurement>> {
-        self.alternate_with(scenario, entries, |_, _| {})
+    pub fn alternate<const N: usize>(
+        &self,
+        scenario: &str,
+        entries: &[Entry; N],
+    ) -> Result<[Measurement; N]> {
+        self.alternate_with(scenario, entries, |_, _| Ok(()))
     }
 
     /// The same, with a look at each outcome: `look(entry, outcome)`.
-    pub fn alternate_with(
+    pub fn alternate_with<const N: usize>(
         &self,
         scenario: &str,
+        entries: &[Entry; N],
+        look: impl FnMut(usize, &Outcome) -> Result<()>,
+    ) -> Result<[Measurement; N]> {
+        let mut measurements = entries.each_ref().map(|entry| Measurement::new(scenario, &entry.name));
+        self.take_turns(entries, &mut measurements, look)?;
+        Ok(measurements)
+    }
+
+    /// The same, of so many entries as there are.
+    pub fn alternate_all(&self, scenario: &str, entries: &[Entry]) -> Result<Vec<Measurement>> {
+        let mut measurements: Vec<_> =
+            entries.iter().map(|entry| Measurement::new(scenario, &entry.name)).collect();
+        self.take_turns(entries, &mut measurements, |_, _| Ok(()))?;
+        Ok(measurements)
+    }
+
+    /// The same beside the bare session loop of a model, on all cores and at its best
+    /// batch size: it takes its turn after the first entry of each round.
+    pub fn alternate_beside_sessions<const N: usize>(
+        &self,
+        scenario: &str,
+        entries: &[Entry; N],
+        model: &Path,
+    ) -> Result<([Measurement; N], Measurement)> {
+        let (cores, batch) = (self.cores(), self.best_batch(model)?);
+        let name = format!("session loop of {scenario}, {cores} threads, batches of {batch}, rows");
+        let mut sessions = Measurement::new(scenario, &name);
+        let measurements = self.alternate_with(scenario, entries, |entry, _| {
+            if entry == 0 {
+                let report = self.raw(model, cores, batch, self.pace.duration)?;
+                sessions.rounds.push(Sample::of_rows(report.rows_per_second));
+            }
+            Ok(())
+        })?;
+        Ok((measurements, sessions))
+    }
+
+    fn take_turns(
+        &self,
         entries: &[Entry],
-        mut look: impl FnMut(usize, &Outcome),
-    ) -> Result<Vec<Measurement>> {
-        let mut measurements: Vec<Measurement> = entries
-            .iter()
-            .map(|entry| Measurement {
-                scenario: scenario.to_owned(),
-                contestant: entry.name.clone(),
-                rounds: Vec::new(),
-            })
-            .collect();
+        measurements: &mut [Measurement],
+        mut look: impl FnMut(usize, &Outcome) -> Result<()>,
+    ) -> Result<()> {
         for round in 1..=self.pace.rounds {
             eprintln!("  round {round} of {}", self.pace.rounds);
-            for (index, entry) in entries.iter().enumerate() {
+            for (index, (entry, measurement)) in entries.iter().zip(&mut *measurements).enumerate() {
                 let turn = self.expectant_turn(entry)?;
-                look(index, &turn.outcome);
-                measurements[index].rounds.push(turn.sample);
+                look(index, &turn.outcome)?;
+                measurement.rounds.push(turn.sample);
             }
         }
-        Ok(measurements)
+        Ok(())
     }
 
     /// The session in a loop: rows per second.

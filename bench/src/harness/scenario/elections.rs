@@ -27,14 +27,7 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
     for (node, running) in all_running.into_iter().enumerate() {
         let outcome = running.finish()?;
         ensure!(outcome.answered > 0, "node {} answered nothing", node + 1);
-        let sample = Sample {
-            rate: outcome.requests_per_second,
-            p50_us: outcome.latency.map_or(f64::NAN, |latency| latency.p50_us),
-            p99_us: outcome.latency.map_or(f64::NAN, |latency| latency.p99_us),
-            failed: outcome.failed,
-            generator_cpu_us: outcome.generator_cpu_us,
-            server_cpu_us: 0.0,
-        };
+        let sample = Sample::of(&outcome);
         measurements.push(Measurement {
             scenario: NAME.to_owned(),
             contestant: format!("tiny at node {} of 3, 64 clients", node + 1),

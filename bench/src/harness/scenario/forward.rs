@@ -23,7 +23,7 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
     forwarded.name = "starling, tiny at the other node, 1 client".to_owned();
     let entries = [echo.entry(bench, 1), direct, forwarded];
     let measurements = bench.alternate(NAME, &entries)?;
-    let [echo, direct, forwarded] = &measurements[..] else { unreachable!("a measurement per entry") };
+    let [echo, direct, forwarded] = &measurements;
     let added = forwarded
         .p50s()
         .iter()
@@ -32,5 +32,5 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
         .map(|((forwarded, direct), echo)| (forwarded - direct) / echo)
         .collect();
     let rows = vec![Row::new(NAME, "1 client: added p50 / echo's p50", Asked::AtMost(1.2), added)];
-    Ok(Found { rows, measurements })
+    Ok(Found { rows, measurements: measurements.into() })
 }

@@ -6,7 +6,7 @@ use starling_bench::figures::{Asked, Row, bounds, ratios};
 use starling_bench::load::Protocol;
 use starling_proto::admin::InstanceMode;
 
-use super::{Bench, Found, raw_measurement};
+use super::{Bench, Found};
 use crate::harness::contestants::{Starling, by_default, mode, unbatched};
 
 const NAME: &str = "mlp";
@@ -19,39 +19,22 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
     starling.serve("mlp-local", file, mode(InstanceMode::Local))?;
     starling.serve("mlp-dedicated", file, mode(InstanceMode::Dedicated))?;
     let echo = starling.echo_of("mlp")?;
-    let mut entries = vec![echo.entry(bench, 16), echo.entry(bench, 64)];
-    for (model, clients) in [
-        ("mlp", 64),
-        ("mlp-unbatched", 64),
-        ("mlp-local", 16),
-        ("mlp-local", 64),
-        ("mlp-dedicated", 16),
-        ("mlp-dedicated", 64),
-        ("mlp", 1),
-        ("mlp", 16),
-    ] {
-        entries.push(starling.entry(0, Protocol::Grpc, model, clients)?);
-    }
-    let batch = bench.best_batch(file)?;
-    let cores = bench.cores();
-    let mut raw = Vec::new();
-    // The session loop takes its turn after the first entry of each round.
-    let mut failed = None;
-    let mut measurements = bench.alternate_with(NAME, &entries, |entry, _| {
-        if entry == 0 {
-            match bench.raw(file, cores, batch, bench.pace.duration) {
-                Ok(report) => raw.push(report.rows_per_second),
-                Err(error) => failed = Some(error),
-            }
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let [echo_16, echo_64, on, off, local_16, local_64, dedicated_16, dedicated_64, ..] = &measurements[..]
-    else {
-        unreachable!("a measurement per entry")
-    };
+    let mut ours = |model, clients| starling.entry(0, Protocol::Grpc, model, clients);
+    let entries = [
+        echo.entry(bench, 16),
+        echo.entry(bench, 64),
+        ours("mlp", 64)?,
+        ours("mlp-unbatched", 64)?,
+        ours("mlp-local", 16)?,
+        ours("mlp-local", 64)?,
+        ours("mlp-dedicated", 16)?,
+        ours("mlp-dedicated", 64)?,
+        ours("mlp", 1)?,
+        ours("mlp", 16)?,
+    ];
+    let (measurements, sessions) = bench.alternate_beside_sessions(NAME, &entries, file)?;
+    let [echo_16, echo_64, on, off, local_16, local_64, dedicated_16, dedicated_64, ..] = &measurements;
+    let raw = sessions.rates();
     let (bound_16, bound_64) = (bounds(&echo_16.rates(), &raw), bounds(&echo_64.rates(), &raw));
     let row = |figure: &str, asked, rounds| Row::new(NAME, figure, asked, rounds);
     let at_least = Asked::AtLeast;
@@ -63,7 +46,5 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
         row("dedicated, 16 clients: rate / bound", at_least(0.70), ratios(&dedicated_16.rates(), &bound_16)),
         row("dedicated, 64 clients: rate / bound", at_least(0.75), ratios(&dedicated_64.rates(), &bound_64)),
     ];
-    let name = format!("session loop of mlp, {cores} threads, batches of {batch}, rows");
-    measurements.push(raw_measurement(NAME, name, &raw));
-    Ok(Found { rows, measurements })
+    Ok(Found { rows, measurements: measurements.into_iter().chain([sessions]).collect() })
 }

@@ -16,7 +16,6 @@ use std::fmt;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use starling_bench::figures::{Measurement, Sample};
 
 use super::contest::{Bench, Found};
 
@@ -88,22 +87,5 @@ impl fmt::Display for Scenario {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .write_str(self.to_possible_value().as_ref().map_or("", clap::builder::PossibleValue::get_name))
-    }
-}
-
-/// The session loop's rounds, beside those of servers.
-fn raw_measurement(scenario: &str, contestant: String, rows_per_second: &[f64]) -> Measurement {
-    let sample = |rate: &f64| Sample {
-        rate: *rate,
-        p50_us: 0.0,
-        p99_us: 0.0,
-        failed: 0,
-        generator_cpu_us: 0.0,
-        server_cpu_us: 0.0,
-    };
-    Measurement {
-        scenario: scenario.to_owned(),
-        contestant,
-        rounds: rows_per_second.iter().map(sample).collect(),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
         starling.entry(0, Protocol::Rest, MODEL, CLIENTS)?,
     ];
     let measurements = bench.alternate(NAME, &entries)?;
-    let [grpc, binary, json] = &measurements[..] else { unreachable!("a measurement per entry") };
+    let [grpc, binary, json] = &measurements;
     let rows = vec![
         Row::new(
             NAME,
@@ -35,5 +35,5 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
             ratios(&json.rates(), &grpc.rates()),
         ),
     ];
-    Ok(Found { rows, measurements })
+    Ok(Found { rows, measurements: measurements.into() })
 }

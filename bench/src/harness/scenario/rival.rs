@@ -48,7 +48,7 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
             entries.push(starling.entry(0, Protocol::Grpc, &signature.model, clients)?);
         }
     }
-    let measurements = bench.alternate(NAME, &entries)?;
+    let measurements = bench.alternate_all(NAME, &entries)?;
     let mut rows = Vec::new();
     let points = ASKED.iter().flat_map(|asked| CLIENTS.iter().map(move |clients| (asked, clients)));
     for (((model, times), clients), pair) in points.zip(measurements.chunks_exact(2)) {

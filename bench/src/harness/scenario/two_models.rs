@@ -26,13 +26,8 @@ pub(super) fn run(bench: &Bench) -> Result<Found> {
     let mut endless = saturating.load.clone();
     // Ended by this scenario.
     endless.ending = starling_bench::load::Ending::After(Duration::from_secs(3_600));
-    let measurement = |contestant: &str| Measurement {
-        scenario: NAME.to_owned(),
-        contestant: contestant.to_owned(),
-        rounds: Vec::new(),
-    };
-    let mut alone = measurement("tiny at 1,000 per second, alone");
-    let mut beside = measurement("tiny at 1,000 per second, mlp saturated");
+    let mut alone = Measurement::new(NAME, "tiny at 1,000 per second, alone");
+    let mut beside = Measurement::new(NAME, "tiny at 1,000 per second, mlp saturated");
     for round in 1..=bench.pace.rounds {
         eprintln!("  round {round} of {}", bench.pace.rounds);
         alone.rounds.push(bench.expectant_turn(&tiny)?.sample);
