@@ -339,21 +339,14 @@ impl RequestQueue {
 
     /// Takes requests over that another queue had accepted, beyond the bounds if
     /// need be. They stand last in their class here.
-    pub(crate) fn adopt(&self, jobs: Vec<Job>) {
+    pub(crate) fn adopt(&self, mut jobs: Vec<Job>) {
         let mut state = self.lock();
-        if let Open::Failed(reason) = &state.open {
-            let reason = reason.clone();
-            drop(state);
-            refuse_all(jobs, &reason);
-            return;
-        }
-        for mut job in jobs {
+        for job in &mut jobs {
             job.id = state.next_id;
             state.next_id += 1;
-            state.waiting.insert(job);
         }
         drop(state);
-        self.arrived.notify_all();
+        self.put_back(jobs);
     }
 
     /// Puts requests back to where they were taken from, beyond the bound if need

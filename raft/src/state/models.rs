@@ -50,6 +50,24 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// All there are.
+    pub const ALL: [Self; 14] = [
+        Self::Bool,
+        Self::Uint8,
+        Self::Uint16,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Int8,
+        Self::Int16,
+        Self::Int32,
+        Self::Int64,
+        Self::Fp16,
+        Self::Bf16,
+        Self::Fp32,
+        Self::Fp64,
+        Self::Bytes,
+    ];
+
     /// As the Open Inference Protocol writes it: `FP32`, `INT64`, `BYTES`, …
     pub fn name(self) -> &'static str {
         match self {

@@ -17,23 +17,7 @@ pub fn element_bytes(data_type: DataType) -> Option<usize> {
 
 /// As the protocol names it; `None`: it names no type so.
 pub(crate) fn from_name(name: &str) -> Option<DataType> {
-    const ALL: [DataType; 14] = [
-        DataType::Bool,
-        DataType::Uint8,
-        DataType::Uint16,
-        DataType::Uint32,
-        DataType::Uint64,
-        DataType::Int8,
-        DataType::Int16,
-        DataType::Int32,
-        DataType::Int64,
-        DataType::Fp16,
-        DataType::Bf16,
-        DataType::Fp32,
-        DataType::Fp64,
-        DataType::Bytes,
-    ];
-    ALL.into_iter().find(|data_type| data_type.name() == name)
+    DataType::ALL.into_iter().find(|data_type| data_type.name() == name)
 }
 
 /// `None`: the protocol has no name for it.

@@ -10,23 +10,6 @@ use starling_proto::inference::model_infer_request::InferRequestedOutputTensor;
 
 use super::*;
 
-const TYPES: [DataType; 14] = [
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Bf16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bytes,
-];
-
 fn signature(inputs: &[(DataType, Vec<i64>)]) -> Signature {
     let specs = inputs.iter().enumerate().map(|(index, (data_type, shape))| TensorSpec {
         name: format!("x{index}"),
@@ -120,7 +103,7 @@ proptest! {
 
     #[test]
     fn shapes_and_raw_contents_of_any_kind_are_checked_or_refused(
-        data_type in prop::sample::select(&TYPES[..]),
+        data_type in prop::sample::select(&DataType::ALL[..]),
         said in prop::sample::select(&["FP32", "BYTES", "UINT8", "INT64", "FP8", ""][..]),
         truthful: bool,
         expected in vec(-1_i64..4, 0..4),
@@ -148,7 +131,7 @@ proptest! {
 
     #[test]
     fn typed_contents_of_any_kind_are_checked_or_refused(
-        data_type in prop::sample::select(&TYPES[..]),
+        data_type in prop::sample::select(&DataType::ALL[..]),
         rows in 0_i64..4,
         ints in vec(any::<i32>(), 0..4),
         uints in vec(any::<u32>(), 0..4),
