@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,6 +15,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Who is not found among the nodes for so long is none of them.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(20);
 
 /// An ordered pair of node indexes: bytes from the first to the second are held.
 type Link = (usize, usize);
@@ -54,9 +58,11 @@ impl Network {
         let cut = self.cut.subscribe();
         let accepting = tokio::spawn(async move {
             while let Ok((from_peer, source)) = listener.accept().await {
-                let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let dialler = owner_of(source, &pids);
-                tokio::spawn(carry(from_peer, real, dialler, node, cut.clone()));
+                let (pids, cut) = (Arc::clone(&pids), cut.clone());
+                tokio::spawn(async move {
+                    let dialler = dialler(source, advertised, &pids).await;
+                    carry(from_peer, real, dialler, node, cut).await;
+                });
             }
         });
         self.proxies.lock().unwrap_or_else(PoisonError::into_inner).push(accepting.abort_handle());
@@ -145,9 +151,24 @@ async fn passable(
     Ok(())
 }
 
-/// Which of these processes owns the socket whose local address is `source`.
-fn owner_of(source: SocketAddr, pids: &[u32]) -> Option<usize> {
-    let inode = inode_of(&std::fs::read_to_string("/proc/net/tcp").ok()?, source)?;
+/// Which node dialled. The kernel's table is read in pieces while it changes, so
+/// one reading may lack a socket that is there: a node that were taken for a
+/// stranger would be heard through every partition.
+async fn dialler(source: SocketAddr, dialled: SocketAddr, pids: &Mutex<Vec<u32>>) -> Option<usize> {
+    let deadline = Instant::now() + LOOK_UP_LIMIT;
+    while Instant::now() < deadline {
+        let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(node) = owner_of(source, dialled, &pids) {
+            return Some(node);
+        }
+        tokio::time::sleep(LOOK_UP_PAUSE).await;
+    }
+    None
+}
+
+/// Which of these processes owns the socket from `source` to `dialled`.
+fn owner_of(source: SocketAddr, dialled: SocketAddr, pids: &[u32]) -> Option<usize> {
+    let inode = inode_of(&std::fs::read_to_string("/proc/net/tcp").ok()?, source, dialled)?;
     let wanted = format!("socket:[{inode}]");
     pids.iter().position(|pid| {
         *pid != 0
@@ -161,13 +182,19 @@ fn is_link_to(path: &std::path::Path, wanted: &str) -> bool {
 }
 
 // A line: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn inode_of(table: &str, local: SocketAddr) -> Option<u64> {
-    let IpAddr::V4(ip) = local.ip() else { return None };
-    let wanted = format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), local.port());
+// A port may stand in several lines: other remotes, connections that are over.
+fn inode_of(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    let (local, remote) = (as_in_table(local)?, as_in_table(remote)?);
     table.lines().find_map(|line| {
         let mut columns = line.split_whitespace();
-        (columns.nth(1)? == wanted).then(|| columns.nth(7)?.parse().ok())?
+        let found = columns.nth(1)? == local && columns.next()? == remote;
+        found.then(|| columns.nth(6)?.parse().ok())?
     })
+}
+
+fn as_in_table(address: SocketAddr) -> Option<String> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    Some(format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), address.port()))
 }
 
 #[cfg(test)]
@@ -179,12 +206,16 @@ mod tests {
     const TABLE: &str =
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F43 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 41001 1
-   1: 0B00007F:C350 0100007F:1F43 01 00000000:00000000 00:00000000 00000000  1000        0 41002 1";
+   1: 0B00007F:C350 0100007F:1F44 06 00000000:00000000 00:00000000 00000000     0        0 0 3
+   2: 0B00007F:C350 0100007F:1F43 01 00000000:00000000 00:00000000 00000000  1000        0 41002 1";
 
     #[test]
-    fn the_inode_is_found_by_the_local_address() {
-        assert_eq!(inode_of(TABLE, "127.0.0.11:50000".parse().unwrap()), Some(41002));
-        assert_eq!(inode_of(TABLE, "127.0.0.1:50000".parse().unwrap()), None);
+    fn the_inode_is_found_by_both_addresses() {
+        let inode =
+            |local: &str, remote: &str| inode_of(TABLE, local.parse().unwrap(), remote.parse().unwrap());
+        assert_eq!(inode("127.0.0.11:50000", "127.0.0.1:8003"), Some(41002));
+        assert_eq!(inode("127.0.0.11:50000", "127.0.0.1:8005"), None);
+        assert_eq!(inode("127.0.0.1:50000", "127.0.0.1:8003"), None);
     }
 
     #[tokio::test]
@@ -193,8 +224,9 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_accepted, source) = listener.accept().await.unwrap();
         assert_eq!(client.local_addr().unwrap(), source);
-        assert_eq!(owner_of(source, &[1, std::process::id()]), Some(1));
-        assert_eq!(owner_of(source, &[1]), None);
+        let dialled = listener.local_addr().unwrap();
+        assert_eq!(owner_of(source, dialled, &[1, std::process::id()]), Some(1));
+        assert_eq!(owner_of(source, dialled, &[1]), None);
     }
 
     #[tokio::test]
