@@ -30,7 +30,7 @@ pub(crate) fn grpc(node: &Arc<Node>, health: health::HealthService) -> (Router, 
     let ids = Arc::new(observe::RequestIds::new());
     let router = grpc::routes(node, health).prepare().into_axum_router();
     let router = with_layers(router, node, observe::Observe::new(observe::Protocol::Grpc, node, &ids));
-    (router, DirectPredictions::new(node, &ids))
+    (router, DirectPredictions::Grpc(direct::DirectGrpc::new(node, &ids)))
 }
 
 /// What listens on the REST port.

@@ -1,20 +1,12 @@
-//! The short way of a unary prediction over gRPC: everything that the layers do,
-//! in one function, without a router, a boxed future for each layer and a span.
-//!
-//! It takes plain requests of moderate size only. What is compressed, large, cut
-//! off or no message goes the ordinary way, with every byte that was read, so
-//! that each refusal has one place.
+//! The short way of a unary prediction over gRPC.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Incoming};
 use prometheus::IntCounter;
 use prost::Message;
 use starling_actors::inference::InferError;
@@ -23,17 +15,16 @@ use starling_raft::state::Principal;
 use tonic::Status;
 use tracing::Instrument;
 
-use super::errors::infer_status;
-use super::observe::RequestIds;
-use super::{Node, Peer, words};
+use super::body::{AnswerBody, Replayed};
+use super::{REQUEST_ID, Routed};
+use crate::servers::errors::infer_status;
+use crate::servers::observe::RequestIds;
+use crate::servers::{Node, Peer, words};
 
 const PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
 const OPERATION: &str = "ModelInfer";
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-const OK: HeaderValue = HeaderValue::from_static("0");
 /// Larger ones gain nothing here. One of this size cannot grow beyond what the
 /// bounded decoder of the ordinary way always allows, however it is made up.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -41,18 +32,15 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 const PREFIX_BYTES: usize = 5;
 
 /// What the short way needs.
-pub(crate) struct DirectPredictions {
+pub(crate) struct DirectGrpc {
     node: Arc<Node>,
     ids: Arc<RequestIds>,
     answered: IntCounter,
     limit_bytes: usize,
 }
 
-/// A request that goes the ordinary way.
-pub(crate) type Routed = Request<Body>;
-
-impl DirectPredictions {
-    pub(super) fn new(node: &Arc<Node>, ids: &Arc<RequestIds>) -> Self {
+impl DirectGrpc {
+    pub(in crate::servers) fn new(node: &Arc<Node>, ids: &Arc<RequestIds>) -> Self {
         Self {
             node: node.clone(),
             ids: ids.clone(),
@@ -63,7 +51,7 @@ impl DirectPredictions {
     }
 
     /// Answers a prediction; gives back what it does not take.
-    pub(crate) async fn answer(
+    pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
         peer: Peer,
@@ -214,92 +202,15 @@ fn encode(response: &ModelInferResponse) -> Bytes {
     message.freeze()
 }
 
-/// A body of which something has been read already.
-#[derive(Debug)]
-struct Replayed<B> {
-    read: Bytes,
-    rest: B,
-}
-
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Replayed<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if !self.read.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))));
-        }
-        Pin::new(&mut self.rest).poll_frame(context)
-    }
-}
-
-/// What an answer's body is.
-#[derive(Debug, Default)]
-pub(crate) enum AnswerBody {
-    /// Made by the router.
-    Routed(Body),
-    /// One message, then trailers.
-    Message(Bytes),
-    /// Trailers that say that all went well.
-    Trailers,
-    /// Nothing more.
-    #[default]
-    Nothing,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let (frame, next) = match &mut *self {
-            Self::Routed(body) => return Pin::new(body).poll_frame(context),
-            Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Trailers),
-            Self::Trailers => {
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert(GRPC_STATUS, OK);
-                (Frame::trailers(trailers), Self::Nothing)
-            }
-            Self::Nothing => return Poll::Ready(None),
-        };
-        *self = next;
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Routed(body) => body.is_end_stream(),
-            Self::Message(_) | Self::Trailers => false,
-            Self::Nothing => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Routed(body) => body.size_hint(),
-            // Trailers follow, so there must be no announced length.
-            Self::Message(_) | Self::Trailers | Self::Nothing => SizeHint::default(),
-        }
-    }
-}
-
-/// An answer of the router.
-pub(crate) fn routed(answer: Result<Response<Body>, Infallible>) -> Response<AnswerBody> {
-    let Ok(response) = answer;
-    response.map(AnswerBody::Routed)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use http_body_util::StreamBody;
+    use std::convert::Infallible;
 
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::super::body::GRPC_STATUS;
     use super::*;
 
     fn message() -> ModelInferRequest {
