@@ -45,11 +45,11 @@ pub(super) async fn run(
 
     let (health, health_service) = servers::health_service().await;
     let settings = &node.settings;
-    let port = |name, wire, router| Port::new(name, wire, router, None, settings, &node.metrics);
-    let (grpc_router, direct) = servers::grpc(&node, health_service);
-    let grpc_port = Port::new("grpc", Wire::Http2, grpc_router, Some(direct), settings, &node.metrics);
-    let rest_port = port("rest", Wire::Http1OrHttp2, servers::rest_router(&node));
-    let metrics_port = port("metrics", Wire::Http1OrHttp2, servers::metrics_router(&node));
+    let port = |name, wire, (router, direct)| Port::new(name, wire, router, direct, settings, &node.metrics);
+    let with_direct = |(router, direct)| (router, Some(direct));
+    let grpc_port = port("grpc", Wire::Http2, with_direct(servers::grpc(&node, health_service)));
+    let rest_port = port("rest", Wire::Http1OrHttp2, with_direct(servers::rest(&node)));
+    let metrics_port = port("metrics", Wire::Http1OrHttp2, (servers::metrics_router(&node), None));
     let beside = DataPlane::start_on_control(metrics_listener, metrics_port, &node.control)
         .map_err(|error| CannotStart(format!("the metrics server cannot be started: {error}")))?;
 

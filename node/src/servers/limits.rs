@@ -2,12 +2,16 @@
 //! say their length, and as soon as they pass it where they do not: compressed
 //! ones by what they are decompressed. A body that stops coming is given up.
 
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame};
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -48,36 +52,76 @@ pub(super) fn check_head(headers: &HeaderMap, limit_bytes: usize) -> Result<(), 
 
 /// Reads a body, as it is after decompression, up to the limit. Each piece of it
 /// must come within `patience`.
-pub(super) async fn read(mut body: Body, limit_bytes: usize, patience: Duration) -> Result<Bytes, BodyError> {
+pub(super) async fn read<B>(mut body: B, limit_bytes: usize, patience: Duration) -> Result<Bytes, BodyError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Display,
+{
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
-    loop {
-        let Ok(frame) = tokio::time::timeout(patience, body.frame()).await else {
-            return Err(BodyError::Stalled { waited: patience });
-        };
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len().max(gathered.len()) + data.len() > limit_bytes {
-            return Err(BodyError::TooLarge { limit_bytes });
+    let mut frame = match come_already(&mut body).await {
+        Some(frame) => frame,
+        None => within(patience, &mut body).await?,
+    };
+    while let Some(read) = frame {
+        let read = read.map_err(|error| BodyError::Broken(error.to_string()))?;
+        if let Ok(data) = read.into_data() {
+            if first.len().max(gathered.len()) + data.len() > limit_bytes {
+                return Err(BodyError::TooLarge { limit_bytes });
+            }
+            // A body that comes in one piece is not copied.
+            if first.is_empty() && gathered.is_empty() {
+                first = data;
+            } else {
+                if gathered.is_empty() {
+                    gathered.extend_from_slice(&first);
+                }
+                gathered.extend_from_slice(&data);
+            }
         }
-        // A body that comes in one piece is not copied.
-        if first.is_empty() && gathered.is_empty() {
-            first = data;
-            continue;
-        }
-        if gathered.is_empty() {
-            gathered.extend_from_slice(&first);
-        }
-        gathered.extend_from_slice(&data);
+        frame = if body.is_end_stream() { None } else { within(patience, &mut body).await? };
     }
     if gathered.is_empty() { Ok(first) } else { Ok(gathered.freeze()) }
+}
+
+/// The first frame of a body that came with its head: hyper hands it over once it
+/// has been asked twice, and until then no timer is needed. `None`: it is to come.
+async fn come_already<B>(body: &mut B) -> Option<Option<Result<Frame<Bytes>, B::Error>>>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let mut asked = false;
+    poll_fn(|context| match Pin::new(&mut *body).poll_frame(context) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending if asked => Poll::Ready(None),
+        Poll::Pending => {
+            asked = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+async fn within<B>(
+    patience: Duration,
+    body: &mut B,
+) -> Result<Option<Result<Frame<Bytes>, B::Error>>, BodyError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    match tokio::time::timeout(patience, body.frame()).await {
+        Ok(frame) => Ok(frame),
+        Err(_) => Err(BodyError::Stalled { waited: patience }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::convert::Infallible;
+
+    use axum::body::Body;
 
     use super::*;
 

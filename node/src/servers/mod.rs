@@ -33,19 +33,18 @@ pub(crate) fn grpc(node: &Arc<Node>, health: health::HealthService) -> (Router, 
     (router, DirectPredictions::Grpc(direct::DirectGrpc::new(node, &ids)))
 }
 
-/// What listens on the REST port.
-pub(crate) fn rest_router(node: &Arc<Node>) -> Router {
-    observed(rest::router(node), node, observe::Protocol::Rest)
+/// What listens on the REST port; and the short way of predictions.
+pub(crate) fn rest(node: &Arc<Node>) -> (Router, DirectPredictions) {
+    let ids = Arc::new(observe::RequestIds::new());
+    let observe = observe::Observe::new(observe::Protocol::Rest, node, &ids);
+    let router = with_layers(rest::router(node), node, observe);
+    (router, DirectPredictions::Rest(direct::DirectRest::new(node, &ids)))
 }
 
 /// What listens on the metrics port.
 pub(crate) fn metrics_router(node: &Arc<Node>) -> Router {
-    observed(metrics::router(node), node, observe::Protocol::Metrics)
-}
-
-fn observed(router: Router, node: &Arc<Node>, protocol: observe::Protocol) -> Router {
     let ids = Arc::new(observe::RequestIds::new());
-    with_layers(router, node, observe::Observe::new(protocol, node, &ids))
+    with_layers(metrics::router(node), node, observe::Observe::new(observe::Protocol::Metrics, node, &ids))
 }
 
 /// The layers of every server, outermost first: request id, span and count;

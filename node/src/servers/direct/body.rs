@@ -39,6 +39,8 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Replayed<B> {
 pub(crate) enum AnswerBody {
     /// Made by the router.
     Routed(Body),
+    /// All of it.
+    Whole(Bytes),
     /// One message, then trailers.
     Message(Bytes),
     /// Trailers that say that all went well.
@@ -58,6 +60,7 @@ impl HttpBody for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let (frame, next) = match &mut *self {
             Self::Routed(body) => return Pin::new(body).poll_frame(context),
+            Self::Whole(bytes) => (Frame::data(std::mem::take(bytes)), Self::Nothing),
             Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Trailers),
             Self::Trailers => {
                 let mut trailers = HeaderMap::with_capacity(1);
@@ -73,6 +76,7 @@ impl HttpBody for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Routed(body) => body.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_empty(),
             Self::Message(_) | Self::Trailers => false,
             Self::Nothing => true,
         }
@@ -81,6 +85,7 @@ impl HttpBody for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Routed(body) => body.size_hint(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // Trailers follow, so there must be no announced length.
             Self::Message(_) | Self::Trailers | Self::Nothing => SizeHint::default(),
         }

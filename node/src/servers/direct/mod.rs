@@ -1,15 +1,17 @@
 //! The short ways of predictions: everything that the layers do, in one function,
 //! without a router, a boxed future for each layer and a span.
 //!
-//! They take plain requests of moderate size only. What is compressed, large, cut
-//! off or no message goes the ordinary way, with every byte that was read, so
-//! that each refusal has one place.
+//! They take plain requests only. What is compressed or unusual, and over gRPC what
+//! is large, cut off or no message, goes the ordinary way, with every byte that was
+//! read, so that each refusal has one place.
 
 mod body;
 mod grpc;
+mod rest;
 
 pub(crate) use body::{AnswerBody, routed};
 pub(super) use grpc::DirectGrpc;
+pub(super) use rest::DirectRest;
 
 use axum::body::Body;
 use http::{HeaderName, Request, Response};
@@ -26,6 +28,8 @@ pub(crate) type Routed = Request<Body>;
 pub(crate) enum DirectPredictions {
     /// Over gRPC.
     Grpc(DirectGrpc),
+    /// Over REST.
+    Rest(DirectRest),
 }
 
 impl DirectPredictions {
@@ -37,6 +41,7 @@ impl DirectPredictions {
     ) -> Result<Response<AnswerBody>, Box<Routed>> {
         match self {
             Self::Grpc(direct) => direct.answer(request, peer).await,
+            Self::Rest(direct) => direct.answer(request, peer).await,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::parameters_json::ParametersJson;
 use crate::servers::unsupported::Unsupported;
 use crate::tensor_json::TensorJson;
 
-const BINARY_DATA_SIZE: &str = "binary_data_size";
+pub(super) const BINARY_DATA_SIZE: &str = "binary_data_size";
 const BINARY_DATA: &str = "binary_data";
 const SHARED_MEMORY_REGION: &str = "shared_memory_region";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";

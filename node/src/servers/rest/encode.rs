@@ -2,13 +2,17 @@
 //! tensors behind it for the outputs that are wanted so. Pure.
 
 use std::collections::HashMap;
+use std::fmt::{Display, Write as _};
 
-use serde_json::Value;
+use serde::Serialize;
 use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_proto::inference::{InferParameter, ModelInferResponse};
 
-use super::decode::OutputForm;
+use super::decode::{BINARY_DATA_SIZE, OutputForm};
 use crate::tensor_json::write_json;
+
+/// Room for the JSON of an answer with its decision and one output.
+const JSON_BYTES_USUAL: usize = 640;
 
 /// A body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,78 +31,142 @@ pub(super) fn encode(response: &ModelInferResponse, form: &OutputForm) -> Result
             response.raw_output_contents.len()
         ));
     }
-    let mut json = String::with_capacity(256);
+    let outputs = || response.outputs.iter().zip(&response.raw_output_contents);
+    let wanted_binary = outputs().filter(|(output, _)| form.is_binary(&output.name));
+    let binary_bytes: usize = wanted_binary.map(|(_, raw)| raw.len()).sum();
+    let mut json = String::with_capacity(JSON_BYTES_USUAL + binary_bytes);
     json.push('{');
     if !response.id.is_empty() {
-        json.push_str(&format!("\"id\":{},", quoted(&response.id)));
+        json.push_str("\"id\":");
+        push_quoted(&response.id, &mut json);
+        json.push(',');
     }
-    json.push_str(&format!("\"model_name\":{}", quoted(&response.model_name)));
-    json.push_str(&format!(",\"model_version\":{}", quoted(&response.model_version)));
+    json.push_str("\"model_name\":");
+    push_quoted(&response.model_name, &mut json);
+    json.push_str(",\"model_version\":");
+    push_quoted(&response.model_version, &mut json);
     if !response.parameters.is_empty() {
-        json.push_str(&format!(",\"parameters\":{}", parameters_json(&response.parameters)));
+        json.push_str(",\"parameters\":");
+        push_parameters(&response.parameters, None, &mut json);
     }
     json.push_str(",\"outputs\":[");
-    let mut binary: Vec<&[u8]> = Vec::new();
-    for (index, (output, raw)) in response.outputs.iter().zip(&response.raw_output_contents).enumerate() {
-        if index > 0 {
-            json.push(',');
+    let mut any_binary = false;
+    for (index, (output, raw)) in outputs().enumerate() {
+        json.push_str(if index > 0 { ",{\"name\":" } else { "{\"name\":" });
+        push_quoted(&output.name, &mut json);
+        json.push_str(",\"datatype\":");
+        push_quoted(&output.datatype, &mut json);
+        json.push_str(",\"shape\":");
+        push_shape(&output.shape, &mut json);
+        let is_binary = form.is_binary(&output.name);
+        any_binary |= is_binary;
+        let binary_bytes = is_binary.then_some(raw.len());
+        if is_binary || !output.parameters.is_empty() {
+            json.push_str(",\"parameters\":");
+            push_parameters(&output.parameters, binary_bytes, &mut json);
         }
-        json.push_str(&format!(
-            "{{\"name\":{},\"datatype\":{},\"shape\":{}",
-            quoted(&output.name),
-            quoted(&output.datatype),
-            shape_json(&output.shape)
-        ));
-        if form.is_binary(&output.name) {
-            let mut parameters = parameters_json(&output.parameters);
-            parameters["binary_data_size"] = raw.len().into();
-            json.push_str(&format!(",\"parameters\":{parameters}}}"));
-            binary.push(raw);
-            continue;
+        if !is_binary {
+            json.push_str(",\"data\":");
+            write_json(&output.datatype, raw, &mut json)
+                .map_err(|error| format!("output '{}': {error}", output.name))?;
         }
-        if !output.parameters.is_empty() {
-            json.push_str(&format!(",\"parameters\":{}", parameters_json(&output.parameters)));
-        }
-        json.push_str(",\"data\":");
-        write_json(&output.datatype, raw, &mut json)
-            .map_err(|error| format!("output '{}': {error}", output.name))?;
         json.push('}');
     }
     json.push_str("]}");
-    let json_bytes = (!binary.is_empty()).then_some(json.len());
+    let json_bytes = any_binary.then_some(json.len());
     let mut body = json.into_bytes();
-    body.reserve(binary.iter().map(|raw| raw.len()).sum());
-    for raw in binary {
+    for (_, raw) in outputs().filter(|(output, _)| form.is_binary(&output.name)) {
         body.extend_from_slice(raw);
     }
     Ok(Encoded { body, json_bytes })
 }
 
-fn quoted(text: &str) -> Value {
-    Value::from(text)
-}
-
-fn shape_json(shape: &[i64]) -> Value {
-    Value::from(shape)
-}
-
-/// In order of key, so that equal answers read equal.
-fn parameters_json(parameters: &HashMap<String, InferParameter>) -> Value {
-    let mut object = serde_json::Map::new();
-    let mut keys: Vec<&String> = parameters.keys().collect();
-    keys.sort();
-    for key in keys {
-        let value = match parameters[key].parameter_choice.as_ref() {
-            Some(ParameterChoice::BoolParam(flag)) => Value::from(*flag),
-            Some(ParameterChoice::Int64Param(number)) => Value::from(*number),
-            Some(ParameterChoice::Uint64Param(number)) => Value::from(*number),
-            Some(ParameterChoice::DoubleParam(number)) => Value::from(*number),
-            Some(ParameterChoice::StringParam(text)) => Value::from(text.as_str()),
-            None => Value::Null,
-        };
-        object.insert(key.clone(), value);
+fn push_quoted(text: &str, json: &mut String) {
+    let plain = text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
+    if !plain {
+        return push_value(&text, json);
     }
-    Value::Object(object)
+    json.push('"');
+    json.push_str(text);
+    json.push('"');
+}
+
+/// Of what serde can always write.
+fn push_value(value: &impl Serialize, json: &mut String) {
+    match serde_json::to_string(value) {
+        Ok(text) => json.push_str(&text),
+        Err(_) => json.push_str("null"),
+    }
+}
+
+fn push_shape(shape: &[i64], json: &mut String) {
+    json.push('[');
+    for (axis, length) in shape.iter().enumerate() {
+        if axis > 0 {
+            json.push(',');
+        }
+        push_number(*length, json);
+    }
+    json.push(']');
+}
+
+fn push_number(number: impl Display, json: &mut String) {
+    // Writing to a string cannot fail.
+    let _ = write!(json, "{number}");
+}
+
+/// In order of key, so that equal answers read equal; with the size of what follows
+/// the JSON, if it does.
+fn push_parameters(
+    parameters: &HashMap<String, InferParameter>,
+    binary_bytes: Option<usize>,
+    json: &mut String,
+) {
+    let own = parameters.iter().filter(|(key, _)| binary_bytes.is_none() || *key != BINARY_DATA_SIZE);
+    let own = own.map(|(key, parameter)| Written::Own(key, parameter));
+    let mut written: Vec<Written<'_>> = own.chain(binary_bytes.map(Written::Size)).collect();
+    written.sort_unstable_by_key(Written::key);
+    json.push('{');
+    for (index, parameter) in written.iter().enumerate() {
+        if index > 0 {
+            json.push(',');
+        }
+        push_quoted(parameter.key(), json);
+        json.push(':');
+        parameter.push(json);
+    }
+    json.push('}');
+}
+
+/// A parameter of the answer itself, or the size of a tensor.
+enum Written<'a> {
+    Own(&'a str, &'a InferParameter),
+    Size(usize),
+}
+
+impl<'a> Written<'a> {
+    fn key(&self) -> &'a str {
+        match self {
+            Self::Own(key, _) => key,
+            Self::Size(_) => BINARY_DATA_SIZE,
+        }
+    }
+
+    fn push(&self, json: &mut String) {
+        let parameter = match self {
+            Self::Size(bytes) => return push_number(bytes, json),
+            Self::Own(_, parameter) => parameter,
+        };
+        match &parameter.parameter_choice {
+            Some(ParameterChoice::BoolParam(true)) => json.push_str("true"),
+            Some(ParameterChoice::BoolParam(false)) => json.push_str("false"),
+            Some(ParameterChoice::Int64Param(number)) => push_number(number, json),
+            Some(ParameterChoice::Uint64Param(number)) => push_number(number, json),
+            Some(ParameterChoice::DoubleParam(number)) => push_value(number, json),
+            Some(ParameterChoice::StringParam(text)) => push_quoted(text, json),
+            None => json.push_str("null"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,5 +246,30 @@ mod tests {
         response.parameters.insert("starling_epoch".into(), parameter(ParameterChoice::Int64Param(9)));
         let body = String::from_utf8(encode(&response, &OutputForm::default()).unwrap().body).unwrap();
         assert!(body.contains(r#""parameters":{"starling_epoch":9,"starling_sticky":true}"#), "{body}");
+    }
+    #[test]
+    fn what_json_needs_escaped_is_and_each_kind_of_value_is_itself() {
+        let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+        let mut response = response("UINT8", &[2, 1], vec![7, 8]);
+        response.id = "a\"\\\n\u{1}é".into();
+        response.outputs[0].parameters = [
+            ("a", ParameterChoice::DoubleParam(1.0)),
+            ("b", ParameterChoice::DoubleParam(f64::NAN)),
+            ("c", ParameterChoice::Uint64Param(u64::MAX)),
+            ("d", ParameterChoice::StringParam("x\ty".into())),
+        ]
+        .map(|(key, choice)| (key.to_owned(), parameter(choice)))
+        .into();
+        response.outputs[0].parameters.insert("e".into(), InferParameter::default());
+        let form = form(r#"{"inputs":[],"parameters":{"binary_data_output":true}}"#);
+        let encoded = encode(&response, &form).unwrap();
+        let json = encoded.json_bytes.unwrap();
+        let expected = concat!(
+            r#"{"id":"a\"\\\n\u0001é","model_name":"identity","model_version":"1","outputs":[{"name":"OUTPUT0","#,
+            r#""datatype":"UINT8","shape":[2,1],"parameters":{"a":1.0,"b":null,"binary_data_size":2,"#,
+            r#""c":18446744073709551615,"d":"x\ty","e":null}}]}"#,
+        );
+        assert_eq!(std::str::from_utf8(&encoded.body[..json]).unwrap(), expected);
+        assert_eq!(&encoded.body[json..], [7, 8]);
     }
 }

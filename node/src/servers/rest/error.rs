@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use starling_actors::inference::InferError;
 use starling_actors::inference::error::bounded;
 
-use super::json_response;
 use crate::servers::errors::infer_http;
 use crate::servers::limits::BodyError;
 use crate::servers::node::Starting;
@@ -16,7 +17,7 @@ use crate::servers::unsupported::Unsupported;
 
 /// A refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RestError {
+pub(in crate::servers) struct RestError {
     status: StatusCode,
     text: String,
     retry_after: Option<Duration>,
@@ -40,9 +41,6 @@ impl RestError {
 
 impl From<InferError> for RestError {
     fn from(error: InferError) -> Self {
-        if let InferError::Internal(reason) = &error {
-            tracing::error!(reason, "prediction failed");
-        }
         let (status, retry_after) = infer_http(&error);
         Self { status, text: error.to_string(), retry_after }
     }
@@ -72,14 +70,27 @@ impl From<BodyError> for RestError {
     }
 }
 
-impl IntoResponse for RestError {
-    fn into_response(self) -> Response {
-        let mut response = json_response(self.status, &json!({ "error": bounded(self.text) }));
+impl RestError {
+    /// As it is sent; a failure of this node is logged.
+    pub(in crate::servers) fn into_answer(self) -> Response<Bytes> {
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(reason = self.text, "prediction failed");
+        }
+        let body = json!({ "error": bounded(self.text) }).to_string();
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(retry_after) = self.retry_after {
             // The header has whole seconds; less than one would read as none.
             let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        self.into_answer().map(Body::from)
     }
 }

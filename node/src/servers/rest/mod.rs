@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over REST, with Triton's binary tensor data. The
 //! codec ([`decode`], [`encode`], [`crate::tensor_json`]) is pure; handlers are thin.
 
+mod compression;
 mod decode;
 mod encode;
 mod error;
@@ -19,23 +20,23 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use http::{StatusCode, header};
 use serde_json::json;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::unsupported::Unsupported;
 use super::{Node, grpc, metrics};
-use error::RestError;
 
-/// Smaller answers are sent as they are, whatever the client takes.
-const COMPRESSED_BYTES_MIN: u64 = 1024;
+pub(super) use compression::{Negotiated, negotiate};
+pub(super) use error::RestError;
+pub(super) use infer::predict;
+pub(super) use target::Target;
+
+/// Predictions by the version that the route decides for.
+pub(super) const INFER: &str = "/v2/models/{model}/infer";
+/// Predictions by a version that the client names.
+pub(super) const INFER_VERSION: &str = "/v2/models/{model}/versions/{version}/infer";
 
 /// Everything on the REST port.
 pub(super) fn router(node: &Arc<Node>) -> Router {
-    // Predictions only: clients that say they take compressed answers and then
-    // decompress nothing else are in wide use.
-    let compression =
-        CompressionLayer::new().no_br().no_zstd().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN));
     let decompression = RequestDecompressionLayer::new().no_br().no_zstd().pass_through_unaccepted(true);
     Router::new()
         .route("/livez", get(metrics::livez))
@@ -50,12 +51,12 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
         .route("/v2/models/{model}/ready", get(models::ready))
         .route("/v2/models/{model}/config", get(models::config))
         .route("/v2/models/{model}/stats", get(models::statistics))
-        .route("/v2/models/{model}/infer", post(infer::infer).layer(compression.clone()))
+        .route(INFER, post(infer::infer).layer(compression::layer()))
         .route("/v2/models/{model}/versions/{version}", get(models::metadata))
         .route("/v2/models/{model}/versions/{version}/ready", get(models::ready))
         .route("/v2/models/{model}/versions/{version}/config", get(models::config))
         .route("/v2/models/{model}/versions/{version}/stats", get(models::statistics))
-        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer).layer(compression))
+        .route(INFER_VERSION, post(infer::infer).layer(compression::layer()))
         .route("/v2/repository/index", post(repository::index))
         .route("/v2/repository/models/{model}/load", post(repository::load))
         .route("/v2/repository/models/{model}/unload", post(repository::unload))
