@@ -147,7 +147,7 @@ class BothWays(unittest.TestCase):
             (200, INFER, "/v2/models/{model}/infer"),
             (404, "/v2/models/nope/versions/1/infer", "/v2/models/{model}/versions/{version}/infer"),
         ):
-            name = f'starling_requests_total{{code="{status}",method="{route}",protocol="rest"}}'
+            name = f'starling_requests_total{{code="{status}",operation="{route}",protocol="rest"}}'
             before = node.metric(name) or 0
             self.answered(status, path, plain())
             self.assertEqual(node.metric(name), before + 2)
