@@ -1,6 +1,7 @@
 //! The data plane: one current-thread runtime per core, each on its own thread,
-//! and for each port an acceptor that deals connections out in turn. Nothing
-//! but predictions runs here, so a saturated data plane delays no heartbeat.
+//! and for each port an acceptor that deals connections out in turn; so are the
+//! connections on which peers forward predictions. Nothing but predictions runs
+//! here, so a saturated data plane delays no heartbeat.
 //!
 //! It stops in three steps, so that a client sees refused connections and never
 //! a broken request: the acceptors take what has connected already and close
@@ -10,7 +11,7 @@
 mod connection;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use starling_actors::inference::local::core;
+use starling_actors::inference::serve::PeerInferenceService;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -52,6 +54,12 @@ pub(crate) fn thread_count(settings: &Settings) -> usize {
     }
 }
 
+/// Connections on which peers forward predictions, and who answers there.
+pub(crate) struct Forwarding {
+    pub(crate) connections: mpsc::Receiver<TcpStream>,
+    pub(crate) service: PeerInferenceService,
+}
+
 /// The running data plane.
 pub(crate) struct DataPlane {
     cores: Vec<JoinHandle<()>>,
@@ -61,11 +69,12 @@ pub(crate) struct DataPlane {
 }
 
 impl DataPlane {
-    /// Starts `threads` runtimes and listens on `ports`. Acceptors run on
-    /// `control`.
+    /// Starts `threads` runtimes, listens on `ports` and takes what peers
+    /// forward. Acceptors run on `control`.
     pub(crate) fn start(
         threads: usize,
         ports: Vec<(TcpListener, Arc<Port>)>,
+        forwarding: Option<Forwarding>,
         control: &Handle,
     ) -> io::Result<Self> {
         let end_connections = CancellationToken::new();
@@ -77,8 +86,13 @@ impl DataPlane {
             senders.push(sender);
         }
         let close_ports = CancellationToken::new();
-        let dealer = Arc::new(Dealer { cores: senders, next: AtomicUsize::new(0) });
         let mut acceptors = JoinSet::new();
+        if let Some(forwarding) = forwarding {
+            // In turns of their own, so that clients are dealt out evenly.
+            let dealer = Dealer::new(senders.clone());
+            acceptors.spawn_on(take_forwarding(forwarding, dealer, close_ports.clone()), control);
+        }
+        let dealer = Arc::new(Dealer::new(senders));
         let _entered = control.enter();
         for (listener, port) in ports {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -97,7 +111,7 @@ impl DataPlane {
         let end_connections = CancellationToken::new();
         let close_ports = CancellationToken::new();
         let (sender, receiver) = mpsc::channel(CONNECTIONS_WAITING_MAX);
-        let dealer = Arc::new(Dealer { cores: vec![sender], next: AtomicUsize::new(0) });
+        let dealer = Arc::new(Dealer::new(vec![sender]));
         let _entered = control.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut acceptors = JoinSet::new();
@@ -137,18 +151,41 @@ fn join(cores: Vec<JoinHandle<()>>) -> oneshot::Receiver<()> {
     receiver
 }
 
+/// A connection on its way to its core.
+enum Connection {
+    Client(Dealt),
+    Peer(TcpStream, PeerInferenceService),
+}
+
 /// Deals connections out in turn.
 struct Dealer {
-    cores: Vec<mpsc::Sender<Dealt>>,
+    cores: Vec<mpsc::Sender<Connection>>,
     next: AtomicUsize,
 }
 
 impl Dealer {
-    async fn deal(&self, connection: Dealt) {
+    fn new(cores: Vec<mpsc::Sender<Connection>>) -> Self {
+        Self { cores, next: AtomicUsize::new(0) }
+    }
+
+    async fn deal(&self, connection: Connection) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.cores.len();
         if self.cores[turn].send(connection).await.is_err() {
             tracing::error!(core = turn, "a thread of the data plane is gone; the connection is dropped");
         }
+    }
+}
+
+/// Those that come once the ports are closed are not taken: peers ask by calls then.
+async fn take_forwarding(forwarding: Forwarding, dealer: Dealer, close: CancellationToken) {
+    let Forwarding { mut connections, service } = forwarding;
+    loop {
+        let taken = tokio::select! {
+            taken = connections.recv() => taken,
+            () = close.cancelled() => return,
+        };
+        let Some(stream) = taken else { return };
+        dealer.deal(Connection::Peer(stream, service.clone())).await;
     }
 }
 
@@ -193,7 +230,7 @@ async fn take(accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>, port: &
         }
     };
     if let Some(seat) = port.take_seat() {
-        dealer.deal(Dealt { stream, peer, port: port.clone(), seat }).await;
+        dealer.deal(Connection::Client(Dealt { stream, peer, port: port.clone(), seat })).await;
     }
 }
 
@@ -209,7 +246,7 @@ fn notice_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
 
 fn start_core(
     index: usize,
-    connections: mpsc::Receiver<Dealt>,
+    connections: mpsc::Receiver<Connection>,
     end: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -220,10 +257,13 @@ fn start_core(
 }
 
 /// Ends once no acceptor is left and every connection has ended.
-async fn serve_core(mut connections: mpsc::Receiver<Dealt>, end: CancellationToken) {
+async fn serve_core(mut connections: mpsc::Receiver<Connection>, end: CancellationToken) {
     let open = TaskTracker::new();
     while let Some(connection) = connections.recv().await {
-        open.spawn(serve_connection(connection, end.clone()));
+        match connection {
+            Connection::Client(dealt) => open.spawn(serve_connection(dealt, end.clone())),
+            Connection::Peer(stream, service) => open.spawn(service.serve_forwarding(stream, end.clone())),
+        };
     }
     open.close();
     open.wait().await;
@@ -233,7 +273,6 @@ async fn serve_core(mut connections: mpsc::Receiver<Dealt>, end: CancellationTok
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::io::{Read, Write};
-    use std::net::TcpStream;
 
     use axum::Router;
     use axum::routing::get;
@@ -256,7 +295,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new().unwrap();
         let port = Port::new("test", Wire::Http1OrHttp2, router, None, settings, &metrics);
-        (DataPlane::start(2, vec![(listener, port)], &Handle::current()).unwrap(), address)
+        (DataPlane::start(2, vec![(listener, port)], None, &Handle::current()).unwrap(), address)
     }
 
     fn ask(address: SocketAddr) -> TcpStream {

@@ -3,6 +3,7 @@
 
 mod data_dir;
 mod housekeeping;
+mod peer_door;
 mod peer_server;
 mod start;
 mod storage;
@@ -30,6 +31,8 @@ use crate::peers::Peers;
 use crate::proposals::time_until;
 use crate::state::{Addresses, FeatureLevel, LogIndex};
 use crate::state_machine::{SharedHistory, lock};
+
+pub use self::peer_door::{FORWARDING_MARK, ForwardingDoor};
 
 /// Raft has ended and predictions are answered before peers are shut out: what
 /// still runs then are streams without an end.
@@ -85,6 +88,9 @@ pub struct FlockConfig {
     pub gossip_interval: Duration,
     /// Largest artefact.
     pub max_artefact_bytes: u64,
+    /// Where connections of forwarded predictions go; `None`: they are closed,
+    /// and peers forward to this node by calls on its peer services.
+    pub forwarding: Option<ForwardingDoor>,
 }
 
 /// Why a node cannot start. The message says what to do.

@@ -1,4 +1,4 @@
-//! The one layer in front of everything on the peer port: right cluster, right
+//! The one layer in front of every call on the peer port: right cluster, right
 //! addressee, and not from a node that has our own id.
 
 use std::sync::{Arc, OnceLock};
@@ -85,27 +85,34 @@ fn admit(own: Option<&PeerIdentity>, path: &str, headers: &HeaderMap) -> Result<
         return Err(Status::unavailable("this node does not belong to a cluster yet; try again"));
     };
     let header = |key: &str| headers.get(key).and_then(|value| value.to_str().ok()).unwrap_or("none");
-    let (cluster_id, from, to) = (header(CLUSTER_ID_KEY), header(FROM_KEY), header(TO_KEY));
-    if cluster_id != own.cluster_id.to_string() {
-        return Err(Status::failed_precondition(format!(
-            "this is node {} of cluster {}, the call comes from node {from} of cluster {cluster_id}; \
-             check the addresses that --join and --advertise name",
-            own.node_id, own.cluster_id,
-        )));
+    own.check_caller(header(CLUSTER_ID_KEY), header(FROM_KEY), header(TO_KEY))
+}
+
+impl PeerIdentity {
+    /// Lets a caller through that belongs to this cluster, is another node, and
+    /// means this one; else says which of the three it is not.
+    pub fn check_caller(&self, cluster_id: &str, from: &str, to: &str) -> Result<(), Status> {
+        if cluster_id != self.cluster_id.to_string() {
+            return Err(Status::failed_precondition(format!(
+                "this is node {} of cluster {}, the call comes from node {from} of cluster {cluster_id}; \
+                 check the addresses that --join and --advertise name",
+                self.node_id, self.cluster_id,
+            )));
+        }
+        if from == self.node_id.to_string() {
+            return Err(Status::failed_precondition(format!(
+                "two nodes have the id {from}: this one and the caller; stop the one whose data directory \
+                 is the copy, empty that directory and let it join anew",
+            )));
+        }
+        if to != self.node_id.to_string() {
+            return Err(Status::failed_precondition(format!(
+                "this is node {}, the call is addressed to node {to}; the caller's address for it is out of date",
+                self.node_id,
+            )));
+        }
+        Ok(())
     }
-    if from == own.node_id.to_string() {
-        return Err(Status::failed_precondition(format!(
-            "two nodes have the id {from}: this one and the caller; stop the one whose data directory \
-             is the copy, empty that directory and let it join anew",
-        )));
-    }
-    if to != own.node_id.to_string() {
-        return Err(Status::failed_precondition(format!(
-            "this is node {}, the call is addressed to node {to}; the caller's address for it is out of date",
-            own.node_id,
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,20 +4,23 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_raft::flock::{Durability, Flock, FlockConfig};
 use starling_raft::state::cluster::FEATURE_LEVEL_SUPPORTED;
-use starling_raft::state::models::VersionSettings;
+use starling_raft::state::models::{InstanceMode, VersionSettings};
 use starling_raft::state::{
     Addresses, Command, MemberCommand, ModelCommand, NodeId, Ordinal, PartsPerMillion, Principal, RequestId,
     RouteCommand,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::InferError;
@@ -32,12 +35,57 @@ struct Node {
     runtime: Runtime,
     flock: Flock,
     inference: Inference,
+    registry: prometheus::Registry,
+    core: Option<DataPlaneCore>,
     peer_address: String,
     _data: TempDir,
 }
 
+/// A thread as the data plane has them, which takes what peers forward.
+struct DataPlaneCore {
+    tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl DataPlaneCore {
+    fn start(mut connections: mpsc::Receiver<TcpStream>, service: PeerInferenceService) -> Self {
+        let (tasks, mut given) = mpsc::unbounded_channel::<BoxFuture<'static, ()>>();
+        let thread = std::thread::spawn(move || {
+            super::local::core::enter(0);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        task = given.recv() => match task {
+                            Some(task) => drop(tokio::spawn(task)),
+                            None => return,
+                        },
+                        Some(stream) = connections.recv() => {
+                            tokio::spawn(service.clone().serve_forwarding(stream, CancellationToken::new()));
+                        }
+                    }
+                }
+            });
+        });
+        Self { tasks, thread }
+    }
+
+    fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let task = async move { drop(sender.send(future.await)) };
+        self.tasks.send(Box::pin(task)).unwrap();
+        receiver.blocking_recv().unwrap()
+    }
+}
+
 impl Node {
     fn start(join: &[&str]) -> Self {
+        Self::start_with(join, 0)
+    }
+
+    /// With a data plane of one core, or none.
+    fn start_with(join: &[&str], data_plane_cores: usize) -> Self {
+        let (door, connections) = mpsc::channel(4);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let data = TempDir::new().unwrap();
@@ -63,6 +111,7 @@ impl Node {
             dead_after: Duration::from_secs(600),
             gossip_interval: Duration::from_millis(200),
             max_artefact_bytes: 1 << 20,
+            forwarding: Some(door),
         };
         let inference_config = InferenceConfig {
             max_queue: 64,
@@ -71,22 +120,23 @@ impl Node {
             min_epoch_wait_max: Duration::from_secs(2),
             traffic_report_interval: Duration::from_millis(200),
             load_timeout: Duration::from_secs(30),
-            data_plane_cores: 0,
+            data_plane_cores,
             decision_records: RecordLimits::default(),
             health_probe_interval: Duration::from_secs(5),
             max_request_bytes_in_flight: 1 << 30,
         };
+        let service = PeerInferenceService::default();
+        let registry = prometheus::Registry::new();
         let started = runtime.block_on(async {
-            let service = PeerInferenceService::default();
             let flock = Flock::start(config, service.routes(), || {}).await.unwrap();
-            let registry = prometheus::Registry::new();
             let inference = Inference::start(onnx_runtime(), &flock, &service, inference_config, &registry)
                 .await
                 .unwrap();
             (flock, inference)
         });
         let (flock, inference) = started;
-        Self { runtime, flock, inference, peer_address, _data: data }
+        let core = (data_plane_cores > 0).then(|| DataPlaneCore::start(connections, service));
+        Self { runtime, flock, inference, registry, core, peer_address, _data: data }
     }
 
     fn id(&self) -> NodeId {
@@ -105,6 +155,10 @@ impl Node {
 
     /// Stores a file of `models/testdata` and registers it as the next version.
     fn push(&self, model: &str, file: &str) -> Ordinal {
+        self.push_with(model, file, VersionSettings::default())
+    }
+
+    fn push_with(&self, model: &str, file: &str, settings: VersionSettings) -> Ordinal {
         let bytes = std::fs::read(model_file(file)).unwrap();
         let artefacts = &self.flock.artefacts;
         let (digest, size_bytes) = self.runtime.block_on(async {
@@ -120,7 +174,7 @@ impl Node {
             digest,
             size_bytes,
             signature: onnx_runtime().inspect(&model_file(file)).unwrap(),
-            settings: VersionSettings::default(),
+            settings,
         }));
         Ordinal::new(created.unwrap())
     }
@@ -141,8 +195,28 @@ impl Node {
         self.infer(request(model), context()).unwrap()
     }
 
+    /// As [`Self::infer`], on the core.
+    fn infer_on_core(&self, request: ModelInferRequest) -> Result<ModelInferResponse, InferError> {
+        let inference = self.inference.clone();
+        self.core.as_ref().unwrap().run(async move { inference.infer(request, context()).await })
+    }
+
+    /// Requests that were forwarded from here by this way.
+    fn forwarded_by(&self, way: &str) -> u64 {
+        let families = self.registry.gather();
+        let family =
+            families.iter().find(|family| family.name() == "starling_forwarded_requests_by_way_total");
+        let metrics = family.map_or(&[][..], |family| family.get_metric());
+        let of_way = metrics.iter().filter(|metric| metric.get_label()[0].value() == way);
+        of_way.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
     /// All at once, as SIGKILL does.
     fn kill(self) {
+        if let Some(DataPlaneCore { tasks, thread }) = self.core {
+            drop(tasks);
+            thread.join().unwrap();
+        }
         self.runtime.shutdown_background();
     }
 }
@@ -330,6 +404,52 @@ fn when_a_holder_is_killed_requests_are_answered_elsewhere() {
     let asked = nodes.iter().find(|node| node.id() != survivor).unwrap();
     for _ in 0..50 {
         assert_right(&asked.predict("digits"));
+    }
+}
+
+#[test]
+fn what_a_core_forwards_goes_from_core_to_core_and_outlives_the_death_of_a_peer() {
+    let first = Node::start_with(&[], 1);
+    let second = Node::start_with(&[&first.peer_address], 1);
+    let third = Node::start_with(&[&first.peer_address], 1);
+    let mut nodes = vec![first, second, third];
+    let local = VersionSettings { mode: InstanceMode::Local, ..VersionSettings::default() };
+    nodes[0].push_with("digits", "matmul", local);
+    nodes[0].replicas("digits", 2);
+    eventually("two nodes hold the version, and all know it", || {
+        nodes.iter().all(|node| node.inference.loaded_on("digits", 1).len() == 2)
+            && nodes.iter().all(|node| matches!(node.inference.model_ready("digits", ""), Ok(true)))
+    });
+    let held_by = nodes[0].inference.loaded_on("digits", 1);
+    let asked = nodes.iter().position(|node| !held_by.contains(&node.id())).unwrap();
+    let asked = nodes.remove(asked);
+
+    let answer = asked.infer_on_core(request("digits")).unwrap();
+    assert_right(&answer);
+    assert_eq!((asked.forwarded_by("short"), asked.forwarded_by("ordinary")), (0, 1), "none is open yet");
+    let mut answered = BTreeSet::new();
+    eventually("both holders answer the short way", || {
+        let before = asked.forwarded_by("short");
+        let answer = asked.infer_on_core(request("digits")).unwrap();
+        assert_right(&answer);
+        if asked.forwarded_by("short") > before {
+            answered.insert(answered_by(&answer));
+        }
+        answered.len() == 2
+    });
+    let wrong = raw_request("x", "FP32", &[1, 3], fp32_bytes(&[1.0; 3]));
+    let wrong = ModelInferRequest { model_name: "digits".into(), ..wrong };
+    let refused = asked.infer_on_core(wrong).unwrap_err();
+    assert!(matches!(refused, InferError::InvalidArgument(_)), "{refused:?}");
+
+    let before = (asked.forwarded_by("short"), asked.forwarded_by("ordinary"));
+    assert_right(&asked.predict("digits"));
+    let after = (asked.forwarded_by("short"), asked.forwarded_by("ordinary"));
+    assert_eq!(after, (before.0, before.1 + 1), "what is on no core goes the ordinary way");
+
+    nodes.remove(0).kill();
+    for _ in 0..50 {
+        assert_right(&asked.infer_on_core(request("digits")).unwrap());
     }
 }
 

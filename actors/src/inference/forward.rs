@@ -1,5 +1,6 @@
 //! Sends a routed request to a peer that has the version: the less loaded of
 //! two drawn at random, and once more elsewhere if that one is not available.
+//! From a core of the data plane it goes the short way, if that is open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use super::forward_status::from_status;
 use super::readiness::ReadinessBoard;
 use super::readiness_view::{Holder, less_loaded_of_two};
 use super::routing_table::RoutedVersion;
+use super::short_way::ShortWays;
 
 /// Peers that are asked for one request, the first included.
 const ATTEMPTS_MAX: usize = 2;
@@ -46,12 +48,16 @@ pub struct Forwarder {
     pub this_node: NodeId,
     /// Channels, and who is alive.
     pub peers: Peers,
+    /// Connections from core to core.
+    pub(super) short_ways: Arc<ShortWays>,
     /// Who has what.
     pub board: Arc<ReadinessBoard>,
     /// A peer that has not answered for so long is given up.
     pub attempt_timeout: Duration,
     /// By outcome: `answered`, `refused`, `unavailable`.
     pub outcomes: IntCounterVec,
+    /// By the way that a request took: `short`, `ordinary`.
+    pub ways: IntCounterVec,
 }
 
 impl Forwarder {
@@ -112,26 +118,50 @@ impl Forwarder {
         if remaining.is_some_and(|remaining| remaining.is_zero()) {
             return Err(too_late(model));
         }
+        let limit = remaining.map_or(self.attempt_timeout, |remaining| remaining.min(self.attempt_timeout));
+        let answer = async {
+            if let Some(pending) = self.short_ways.ask(node_id, forwarded, remaining) {
+                self.ways.with_label_values(&["short"]).inc();
+                return pending.answer().await;
+            }
+            self.ways.with_label_values(&["ordinary"]).inc();
+            self.ask_ordinarily(node_id, forwarded, remaining).await
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = tokio::time::sleep(limit) => Err(match remaining {
+                Some(remaining) if remaining <= limit => too_late(model),
+                _ => InferError::Unavailable(format!("no answer within {limit:?}")),
+            }),
+        }
+    }
+
+    /// By a call on the channel to the peer, which the control runtime serves.
+    async fn ask_ordinarily(
+        &self,
+        node_id: NodeId,
+        forwarded: Forwarded<'_>,
+        remaining: Option<Duration>,
+    ) -> Result<ModelInferResponse, InferError> {
         let channel =
             self.peers.channel(node_id).map_err(|error| InferError::Unavailable(error.to_string()))?;
         let mut client = PeerInferenceClient::new(channel)
             .max_decoding_message_size(FORWARD_BYTES_MAX)
             .max_encoding_message_size(FORWARD_BYTES_MAX);
         let mut live = self.peers.live();
-        let limit = remaining.map_or(self.attempt_timeout, |remaining| remaining.min(self.attempt_timeout));
+        // Tensor bytes are shared, not copied.
+        let request =
+            ForwardRequest { request: Some(forwarded.request.clone()), ..envelope(forwarded, remaining) };
         tokio::select! {
             biased;
-            answer = client.forward(Request::new(to_wire(forwarded, remaining))) => match answer {
+            answer = client.forward(Request::new(request)) => match answer {
                 Ok(response) => Ok(response.into_inner()),
                 Err(status) => Err(from_status(&status)),
             },
             _ = live.wait_for(|live| !live.contains_key(&node_id)) => {
                 Err(InferError::Unavailable("it died".to_owned()))
             }
-            () = tokio::time::sleep(limit) => Err(match remaining {
-                Some(remaining) if remaining <= limit => too_late(model),
-                _ => InferError::Unavailable(format!("no answer within {limit:?}")),
-            }),
         }
     }
 
@@ -146,11 +176,11 @@ fn too_late(model: &str) -> InferError {
     ))
 }
 
-fn to_wire(forwarded: Forwarded<'_>, remaining: Option<Duration>) -> ForwardRequest {
+/// All that a peer is told but the request itself.
+pub(super) fn envelope(forwarded: Forwarded<'_>, remaining: Option<Duration>) -> ForwardRequest {
     let micros = |remaining: Duration| u64::try_from(remaining.as_micros()).unwrap_or(u64::MAX).max(1);
     ForwardRequest {
-        // Tensor bytes are shared, not copied.
-        request: Some(forwarded.request.clone()),
+        request: None,
         model_id: forwarded.version.id.model_id,
         ordinal: forwarded.version.id.ordinal.get(),
         epoch: forwarded.epoch,

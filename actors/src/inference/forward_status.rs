@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use starling_proto::peer::ForwardRefusal;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
@@ -14,9 +15,34 @@ const ANSWERED_KEY: &str = "x-starling-answered";
 const OVERLOAD_KEY: &str = "x-starling-overload";
 const RETRY_AFTER_MILLIS_KEY: &str = "x-starling-retry-after-ms";
 
-/// For the wire.
+/// For a call's answer.
 pub fn to_status(error: &InferError) -> Status {
-    let code = match error {
+    let ForwardRefusal { text, .. } = to_refusal(error);
+    let mut metadata = MetadataMap::new();
+    metadata.insert(ANSWERED_KEY, MetadataValue::from_static("1"));
+    if let InferError::Overloaded { reason, retry_after, .. } = error {
+        metadata.insert(OVERLOAD_KEY, MetadataValue::from_static(reason.as_str()));
+        metadata.insert(RETRY_AFTER_MILLIS_KEY, MetadataValue::from(millis(*retry_after)));
+    }
+    Status::with_metadata(code(error), text, metadata)
+}
+
+/// For a connection of forwarded requests, where nothing in between answers.
+pub fn to_refusal(error: &InferError) -> ForwardRefusal {
+    let (overload, retry_after_ms) = match error {
+        InferError::Overloaded { reason, retry_after, .. } => (reason.as_str(), millis(*retry_after)),
+        _ => ("", 0),
+    };
+    ForwardRefusal {
+        code: code(error).into(),
+        text: bounded(error.to_string()),
+        overload: overload.to_owned(),
+        retry_after_ms,
+    }
+}
+
+fn code(error: &InferError) -> Code {
+    match error {
         InferError::InvalidArgument(_) => Code::InvalidArgument,
         InferError::NotFound(_) => Code::NotFound,
         InferError::Overloaded { .. } => Code::ResourceExhausted,
@@ -25,31 +51,38 @@ pub fn to_status(error: &InferError) -> Status {
         InferError::Cancelled => Code::Cancelled,
         InferError::Internal(_) => Code::Internal,
         InferError::Unimplemented(_) => Code::Unimplemented,
-    };
-    let mut metadata = MetadataMap::new();
-    metadata.insert(ANSWERED_KEY, MetadataValue::from_static("1"));
-    if let InferError::Overloaded { reason, retry_after, .. } = error {
-        let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-        metadata.insert(OVERLOAD_KEY, MetadataValue::from_static(reason.as_str()));
-        metadata.insert(RETRY_AFTER_MILLIS_KEY, MetadataValue::from(millis));
     }
-    Status::with_metadata(code, bounded(error.to_string()), metadata)
 }
 
-/// From the wire. Whatever a transport said is [`InferError::Unavailable`]: a
-/// prediction changes nothing, so it may be asked for again elsewhere.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// From a call's answer. Whatever a transport said is [`InferError::Unavailable`]:
+/// a prediction changes nothing, so it may be asked for again elsewhere.
 pub fn from_status(status: &Status) -> InferError {
-    let text = status.message().to_owned();
     if status.metadata().get(ANSWERED_KEY).is_none() {
-        return InferError::Unavailable(text);
+        return InferError::Unavailable(status.message().to_owned());
     }
-    match status.code() {
+    let named = status.metadata().get(OVERLOAD_KEY).and_then(|value| value.to_str().ok());
+    from_refusal(ForwardRefusal {
+        code: status.code().into(),
+        text: status.message().to_owned(),
+        overload: named.unwrap_or_default().to_owned(),
+        retry_after_ms: number(status, RETRY_AFTER_MILLIS_KEY),
+    })
+}
+
+/// From a connection of forwarded requests.
+pub fn from_refusal(refusal: ForwardRefusal) -> InferError {
+    let ForwardRefusal { code, text, overload: named, retry_after_ms } = refusal;
+    match Code::from_i32(code) {
         Code::InvalidArgument => InferError::InvalidArgument(text),
         Code::NotFound => InferError::NotFound(text),
         Code::ResourceExhausted => InferError::Overloaded {
-            reason: overload(status),
+            reason: overload(&named),
             text,
-            retry_after: Duration::from_millis(number(status, RETRY_AFTER_MILLIS_KEY)),
+            retry_after: Duration::from_millis(retry_after_ms),
         },
         Code::DeadlineExceeded => InferError::DeadlineExceeded(text),
         Code::Unavailable => InferError::Unavailable(text),
@@ -60,9 +93,8 @@ pub fn from_status(status: &Status) -> InferError {
 }
 
 /// A peer of a newer version may have reasons that this one does not know.
-fn overload(status: &Status) -> Overload {
-    let named = status.metadata().get(OVERLOAD_KEY).and_then(|value| value.to_str().ok());
-    Overload::ALL.into_iter().find(|reason| Some(reason.as_str()) == named).unwrap_or(Overload::QueueFull)
+fn overload(named: &str) -> Overload {
+    Overload::ALL.into_iter().find(|reason| reason.as_str() == named).unwrap_or(Overload::QueueFull)
 }
 
 fn number(status: &Status, key: &str) -> u64 {
@@ -92,6 +124,8 @@ mod tests {
         ];
         for refusal in refusals {
             let arrived = from_status(&to_status(&refusal));
+            assert_eq!(format!("{arrived:?}"), format!("{refusal:?}"));
+            let arrived = from_refusal(to_refusal(&refusal));
             assert_eq!(format!("{arrived:?}"), format!("{refusal:?}"));
         }
     }

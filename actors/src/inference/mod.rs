@@ -70,6 +70,7 @@ mod run_statistics;
 mod served_version;
 mod session;
 mod session_options;
+mod short_way;
 mod signature;
 mod split_run;
 mod supervisor;

@@ -11,10 +11,12 @@ use starling_proto::peer::{
     ClusterTrafficRequest, ClusterTrafficResponse, ForwardRequest, Readiness, TrafficReport,
     TrafficReportResponse, WatchReadinessRequest,
 };
-use starling_raft::state::{NodeId, Ordinal};
+use starling_raft::peers::PeerIdentity;
+use starling_raft::state::Ordinal;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
@@ -26,6 +28,7 @@ use super::local_versions::LocalVersions;
 use super::readiness::{ANNOUNCE_INTERVAL, ReadinessBoard};
 use super::routing_feed::RoutingFeed;
 use super::routing_table::VersionId;
+use super::short_way;
 use super::traffic_report::TrafficExchange;
 
 /// Announcements that a slow listener may leave unread; then it is waited for.
@@ -35,13 +38,12 @@ const ANNOUNCEMENTS_QUEUED_MAX: usize = 4;
 /// is an `Inference`: it answers UNAVAILABLE until then.
 #[derive(Clone, Default)]
 pub struct PeerInferenceService {
-    backend: Arc<OnceLock<Backend>>,
+    backend: Arc<OnceLock<Arc<Backend>>>,
 }
 
 /// What answers.
-#[derive(Clone)]
 pub(super) struct Backend {
-    pub(super) this_node: NodeId,
+    pub(super) identity: PeerIdentity,
     pub(super) admission: Arc<Admission>,
     pub(super) local: Arc<LocalVersions>,
     pub(super) board: Arc<ReadinessBoard>,
@@ -60,11 +62,25 @@ impl PeerInferenceService {
 
     /// Answers from now on. False: it already has another backend.
     pub(super) fn attach(&self, backend: Backend) -> bool {
-        self.backend.set(backend).is_ok()
+        self.backend.set(Arc::new(backend)).is_ok()
+    }
+
+    /// Serves a connection that came through the flock's forwarding door, on the
+    /// core of the data plane that calls this, until the peer hangs up or, once
+    /// `end` is cancelled, until what it has asked is answered.
+    pub async fn serve_forwarding(self, stream: std::net::TcpStream, end: CancellationToken) {
+        let (Ok(backend), Ok(stream)) = (self.backend(), tokio::net::TcpStream::from_std(stream)) else {
+            return tracing::debug!("a connection of forwarded requests is closed before it was served");
+        };
+        let answer = |request| {
+            let backend = Arc::clone(backend);
+            async move { backend.run(request).await }
+        };
+        short_way::serve(stream, backend.identity, answer, end).await;
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's handlers answer with a Status by value")]
-    fn backend(&self) -> Result<&Backend, Status> {
+    fn backend(&self) -> Result<&Arc<Backend>, Status> {
         self.backend.get().ok_or_else(|| Status::unavailable("inference has not started on this node yet"))
     }
 }
@@ -94,10 +110,10 @@ impl Backend {
     fn readiness(&self) -> Readiness {
         let own = self.board.own();
         let in_flight = u32::try_from(self.admission.inside()).unwrap_or(u32::MAX);
-        own.to_wire(self.this_node, in_flight, self.routing.applied_index())
+        own.to_wire(self.identity.node_id, in_flight, self.routing.applied_index())
     }
 
-    async fn announce_until_closed(self, listener: mpsc::Sender<Result<Readiness, Status>>) {
+    async fn announce_until_closed(self: Arc<Self>, listener: mpsc::Sender<Result<Readiness, Status>>) {
         let mut own = self.board.watch_own();
         loop {
             own.mark_unchanged();

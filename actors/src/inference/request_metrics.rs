@@ -52,6 +52,8 @@ pub struct RequestMetrics {
     pub in_flight: IntGauge,
     /// Requests sent to peers, by outcome.
     pub forwarded: IntCounterVec,
+    /// Requests that peers were asked for, by the way they took.
+    pub forward_ways: IntCounterVec,
     /// Log index that the routing table reflects.
     pub routed_index: IntGauge,
 }
@@ -99,14 +101,30 @@ impl RequestMetrics {
             ),
             &["outcome"],
         )?;
+        let forward_ways = IntCounterVec::new(
+            Opts::new(
+                "starling_forwarded_requests_by_way_total",
+                "Predictions that a peer was asked for: short from core to core, ordinary by a call",
+            ),
+            &["way"],
+        )?;
         let routed_index =
             IntGauge::new("starling_routing_applied_index", "Log index that this node routes by")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(forwarded.clone()))?;
+        registry.register(Box::new(forward_ways.clone()))?;
         registry.register(Box::new(routed_index.clone()))?;
-        Ok(Self { requests, durations, by_version: ArcSwap::default(), in_flight, forwarded, routed_index })
+        Ok(Self {
+            requests,
+            durations,
+            by_version: ArcSwap::default(),
+            in_flight,
+            forwarded,
+            forward_ways,
+            routed_index,
+        })
     }
 
     /// Counts an answer.

@@ -31,6 +31,7 @@ use super::route_traffic::routes_with_traffic;
 use super::router::find_model;
 use super::routing_feed::RoutingFeed;
 use super::routing_table::RoutedVersion;
+use super::short_way::ShortWays;
 use super::tally::Tally;
 use super::task_keeper::TaskKeeper;
 use super::traffic_report::TrafficExchange;
@@ -158,9 +159,11 @@ impl Inference {
             forwarder: Forwarder {
                 this_node,
                 peers: peers.clone(),
+                short_ways: Arc::new(ShortWays::new(peers.clone(), config.data_plane_cores)),
                 board: Arc::clone(&board),
                 attempt_timeout: config.max_run_time + FORWARD_ALLOWANCE,
                 outcomes: metrics.forwarded.clone(),
+                ways: metrics.forward_ways.clone(),
             },
             traffic: Arc::new(TrafficExchange::new(consensus, peers, Arc::clone(&routing))),
             routing,
@@ -172,7 +175,7 @@ impl Inference {
             tasks: TaskKeeper::default(),
         };
         let attached = peer_service.attach(Backend {
-            this_node,
+            identity: flock.peers.identity(),
             admission: Arc::clone(&core.admission),
             local: Arc::clone(&core.local),
             board: Arc::clone(&core.board),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
 use starling_raft::state::{
@@ -10,6 +11,8 @@ use starling_raft::state::{
     RouteCommand, Signature, State, VersionRef, WallTime,
 };
 use uuid::Uuid;
+
+use super::routing_table::{RoutedVersion, RoutingTable};
 
 /// A state and the index of its last entry. By default the cluster is founded
 /// (entry 1) and has nothing.
@@ -116,6 +119,14 @@ impl TestState {
     pub(crate) fn delete(&mut self, model: &str) {
         self.apply(Command::Model(ModelCommand::DeleteModel { model: model.parse().unwrap() }));
     }
+}
+
+/// Version 1 of a model that nothing else is known of, as the routing table has it.
+pub(crate) fn routed_version(model: &str) -> Arc<RoutedVersion> {
+    let mut cluster = TestState::default();
+    let ordinal = cluster.register(model);
+    let table = RoutingTable::default().updated(&cluster.state).unwrap();
+    Arc::clone(table.model(model).unwrap().version(ordinal).unwrap())
 }
 
 /// `x: FP32 [-1, 4]` to `y: FP32 [-1, 2]`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use starling_actors::inference::InferenceConfig;
 use starling_actors::inference::decision_records::RecordLimits;
 use starling_actors::inference::load_gate::QueueTime;
-use starling_raft::flock::{Durability, FlockConfig};
+use starling_raft::flock::{Durability, FlockConfig, ForwardingDoor};
 use starling_raft::log_store::LogStoreOptions;
 use starling_raft::state::cluster::FEATURE_LEVEL_SUPPORTED;
 use starling_raft::state::{Addresses, FeatureLevel};
@@ -20,6 +20,7 @@ pub(super) fn flock_config(
     settings: &Settings,
     peer_listener: TcpListener,
     addresses: Addresses,
+    forwarding: ForwardingDoor,
 ) -> Result<FlockConfig, CannotStart> {
     let voters_max =
         settings.voters_max.parse().map_err(|_| CannotStart("key 'voters_max' is no number".into()))?;
@@ -45,6 +46,7 @@ pub(super) fn flock_config(
         dead_after: settings.dead_after,
         gossip_interval: settings.gossip_interval,
         max_artefact_bytes: settings.max_artefact_bytes,
+        forwarding: Some(forwarding),
     })
 }
 

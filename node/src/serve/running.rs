@@ -10,17 +10,21 @@ use starling_actors::inference::{Inference, OnnxRuntime};
 use starling_raft::flock::{Flock, FlockConfig};
 use starling_raft::state::Addresses;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::conditions::{flock_config, inference_config, log_store_options};
 use super::listen::Listeners;
 use super::stop::{Stopping, stop};
 use super::{CannotStart, grace};
 use crate::config::Settings;
-use crate::data_plane::{self, DataPlane, Port, Wire};
+use crate::data_plane::{self, DataPlane, Forwarding, Port, Wire};
 use crate::ready_file::{self, ReadyFile};
 use crate::servers::{self, Node, Security};
 use crate::telemetry::{Gpus, Metrics};
 
+/// Connections of forwarded predictions that wait for the data plane. Until it
+/// has started, peers that find no place ask by calls.
+const FORWARDING_CONNECTIONS_WAITING_MAX: usize = 64;
 /// How often the node asks itself whether it can answer.
 const READINESS_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -39,7 +43,8 @@ pub(super) async fn run(
         registered.map_err(|error| CannotStart(format!("metrics of the GPUs: {error}")))?;
     }
     let Listeners { rest, grpc, metrics: metrics_listener, peer, addresses } = listeners;
-    let flock_config = flock_config(&settings, peer, addresses.clone())?;
+    let (door, connections) = mpsc::channel(FORWARDING_CONNECTIONS_WAITING_MAX);
+    let flock_config = flock_config(&settings, peer, addresses.clone(), door)?;
     let security = Security::new(settings.insecure);
     let node = Node::new(settings, metrics, onnx, security, Handle::current());
 
@@ -55,8 +60,9 @@ pub(super) async fn run(
 
     let announcer = Announcer { file: settings.ready_file.clone(), addresses };
     announcer.check_writable()?;
+    let service = PeerInferenceService::default();
     let joined = tokio::select! {
-        joined = join(&node, flock_config, &announcer) => joined,
+        joined = join(&node, flock_config, &service, &announcer) => joined,
         () = stop_signal.told() => {
             tracing::info!("told to stop before this node has joined a cluster");
             return Ok(ExitCode::SUCCESS);
@@ -67,7 +73,8 @@ pub(super) async fn run(
     }
     let threads = data_plane::thread_count(settings);
     let client_ports = vec![(grpc.open()?, grpc_port), (rest.open()?, rest_port)];
-    let plane = DataPlane::start(threads, client_ports, &node.control)
+    let forwarding = Forwarding { connections, service };
+    let plane = DataPlane::start(threads, client_ports, Some(forwarding), &node.control)
         .map_err(|error| CannotStart(format!("the data plane cannot be started: {error}")))?;
     tokio::spawn(follow_readiness(node.clone(), announcer));
     tokio::spawn(servers::follow_readiness(health.clone(), node.clone()));
@@ -90,9 +97,9 @@ pub(super) async fn run(
 async fn join(
     node: &Arc<Node>,
     config: FlockConfig,
+    peer_service: &PeerInferenceService,
     announcer: &Announcer,
 ) -> Result<(), Result<ExitCode, CannotStart>> {
-    let peer_service = PeerInferenceService::default();
     let on_listening = || announcer.announce(false, None);
     let log = log_store_options(&node.settings, &config);
     let flock = Flock::start_with_log(config, log, peer_service.routes(), on_listening)
@@ -113,7 +120,7 @@ async fn join(
     );
     let config = inference_config(&node.settings);
     let started =
-        Inference::start(node.onnx.clone(), &flock, &peer_service, config, &node.metrics.registry).await;
+        Inference::start(node.onnx.clone(), &flock, peer_service, config, &node.metrics.registry).await;
     match started {
         Ok(inference) => {
             node.set_running(flock, inference);

@@ -77,7 +77,8 @@ pub(super) async fn start(
         let watchdog = watchdog.clone();
         move |reason| watchdog.raise(reason)
     };
-    let server = PeerServer::start(listener, services, own.clone(), on_end).map_err(other)?;
+    let door = config.forwarding.clone();
+    let server = PeerServer::start(listener, services, door, own.clone(), on_end).map_err(other)?;
     on_listening();
 
     let seat = take_seat(&config, &storage, standing).await?;

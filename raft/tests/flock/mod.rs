@@ -53,6 +53,7 @@ pub fn config(data_dir: &Path, join: &[&str]) -> (FlockConfig, String) {
         dead_after: Duration::from_secs(300),
         gossip_interval: Duration::from_millis(200),
         max_artefact_bytes: 1 << 30,
+        forwarding: None,
     };
     (config, address)
 }
