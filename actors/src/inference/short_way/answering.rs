@@ -180,7 +180,8 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.is_sent {
-            self.send_once(Err(InferError::Cancelled));
+            // Its core ends, or it panicked; where the peer cancelled it, nobody hears this.
+            self.send_once(Err(InferError::Unavailable("the request was given up there".to_owned())));
         }
     }
 }
