@@ -5,10 +5,11 @@ import json
 import unittest
 import zlib
 
+import grpc
 import numpy as np
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import http2_frames as h2
@@ -131,6 +132,21 @@ class Parameters(unittest.TestCase):
                 status, headers, _ = node.ask("POST", path, json.dumps(request).encode())
                 self.assertEqual(status, 200)
                 self.assertEqual("x-starling-decision" in headers, said)
+
+    def test_metadata_repeats_the_parameters_for_those_who_ask(self):
+        request = service_pb2.ModelInferRequest(model_name="plain")
+        pixels = request.inputs.add(name="pixels", datatype="FP32")
+        pixels.shape.extend([1, 64])
+        request.raw_input_contents.append(bytes(4 * 64))
+        with grpc.insecure_channel(node.grpc) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            for asked in (False, True):
+                with self.subTest(asked):
+                    words = (("x-starling-metadata", "true"),) if asked else ()
+                    answer, call = stub.ModelInfer.with_call(request, metadata=words)
+                    said = dict(call.initial_metadata()).get("x-starling-decision")
+                    decision = answer.parameters["starling_decision"].string_param
+                    self.assertEqual(said, decision if asked else None)
 
     @both
     def test_an_answer_can_be_asked_to_be_quiet(self, client, module):

@@ -85,8 +85,9 @@ mod warm_up;
 mod worker;
 mod zip_map;
 
+pub use decision_parameters::{DecisionParameters, Parameters};
 pub use error::InferError;
 pub use host::{Answer, LoadedVersion, VersionHost, VersionKey};
 pub use run_statistics::Failures;
 pub use runtime::{Equipment, OnnxRuntime};
-pub use serve::{Inference, InferenceConfig, RequestContext};
+pub use serve::{Inference, InferenceConfig, Prediction, RequestContext};

@@ -17,7 +17,9 @@ use super::answering::{Answered, WAITERS_MAX};
 use super::classification::Classification;
 use super::decision_ids::DecisionIds;
 use super::decision_parameters::{DecisionParameters, boolean_parameter};
-use super::decision_records::{DecisionRecord, DecisionRecorder, DecisionRing, RecordFilter, RecordLimits};
+use super::decision_records::{
+    DecisionRecord, DecisionRecorder, DecisionRing, PendingRecord, RecordFilter, RecordLimits,
+};
 use super::forward::Forwarder;
 use super::load_gate::QueueTime;
 use super::local_versions::LocalVersions;
@@ -90,10 +92,23 @@ pub struct RequestContext {
 
 /// An answer that is not encoded yet.
 pub struct Prediction {
-    /// With its parameters.
+    /// Without what is to be said of the decision.
     pub response: ModelInferResponse,
+    /// What is to be said of it; `None`: quiet was asked for.
+    pub decided: Option<DecisionParameters>,
     /// To be dropped when the encoder takes over; `None`: a peer has counted it.
     pub account: Option<Account>,
+}
+
+impl Prediction {
+    /// The answer with its parameters, for those who encode it in their own way.
+    pub fn into_response(self) -> ModelInferResponse {
+        let mut response = self.response;
+        if let Some(decided) = &self.decided {
+            decided.write(&mut response.parameters);
+        }
+        response
+    }
 }
 
 /// Inference on this node. Cheap to clone.
@@ -197,7 +212,7 @@ impl Inference {
         request: ModelInferRequest,
         context: RequestContext,
     ) -> Result<ModelInferResponse, InferError> {
-        self.predict(request, context).await.map(|prediction| prediction.response)
+        self.predict(request, context).await.map(Prediction::into_response)
     }
 
     /// As [`Inference::infer`], with the account of its time still open.
@@ -222,16 +237,12 @@ impl Inference {
         let record = core.recorder.begin(&request, &context, &routed);
         let answer = core.answer(request, &routed, &context).await;
         tally.finish(&answer);
-        if let Some(record) = record {
-            record.finish(answer.as_ref().map(|answered| answered.by));
-        }
+        PendingRecord::finish(record, answer.as_ref().map(|answered| answered.by));
         let Answered { mut response, by, account } = answer?;
         classification.apply(is_batched(&routed.version.version), &mut response)?;
         response.model_version.clone_from(&routed.version.ordinal_text);
-        if !quiet {
-            DecisionParameters { routed: &routed, answered_by: by }.write(&mut response.parameters);
-        }
-        Ok(Prediction { response, account })
+        let decided = (!quiet).then_some(DecisionParameters { routed, answered_by: by });
+        Ok(Prediction { response, decided, account })
     }
 
     /// True once this node can answer: it has caught up, and every version that

@@ -91,9 +91,11 @@ impl GrpcInferenceService for InferenceService {
         let headers = metadata.into_headers();
         let context = words::request_context(&headers, &request, principal).map_err(refused)?;
         let answer = self.inference()?.infer(request, context).await.map_err(failed)?;
-        let mut headers = HeaderMap::with_capacity(8);
-        words::response_headers(&answer, &mut headers);
-        Ok(Response::from_parts(MetadataMap::from_headers(headers), answer, http::Extensions::new()))
+        let mut said = HeaderMap::new();
+        if words::metadata_is_wanted(&headers) {
+            words::response_headers(&answer.parameters, &mut said);
+        }
+        Ok(Response::from_parts(MetadataMap::from_headers(said), answer, http::Extensions::new()))
     }
 
     async fn model_stream_infer(

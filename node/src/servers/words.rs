@@ -1,12 +1,13 @@
 //! The `x-starling-*` headers, the same over gRPC (as metadata) and REST: what a
-//! request may say beside its body, and what its answer says.
+//! request may say beside its body, and what its answer says. Over gRPC, where
+//! the parameters are as easy to read, an answer repeats them only if asked to.
 
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use starling_actors::inference::{InferError, RequestContext};
+use starling_actors::inference::{InferError, Parameters, RequestContext};
 use starling_proto::inference::infer_parameter::ParameterChoice;
-use starling_proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
+use starling_proto::inference::{InferParameter, ModelInferRequest};
 use starling_raft::state::Principal;
 
 use super::parameters;
@@ -14,6 +15,7 @@ use super::parameters;
 const KEY: &str = "x-starling-key";
 const MIN_EPOCH: &str = "x-starling-min-epoch";
 const QUIET: &str = "x-starling-quiet";
+const METADATA: &str = "x-starling-metadata";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// Parameters with this prefix are repeated as headers.
 const PARAMETER_PREFIX: &str = "starling_";
@@ -89,9 +91,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Infer
     }
 }
 
+/// Whether the answer to a gRPC request is to repeat its parameters as metadata.
+pub(super) fn metadata_is_wanted(headers: &HeaderMap) -> bool {
+    headers.get(METADATA).is_some_and(|value| value == "true")
+}
+
 /// What an answer says about its decision, as headers.
-pub(super) fn response_headers(response: &ModelInferResponse, headers: &mut HeaderMap) {
-    for (key, parameter) in &response.parameters {
+pub(super) fn response_headers(parameters: &Parameters, headers: &mut HeaderMap) {
+    for (key, parameter) in parameters {
         if let Some((name, value)) = response_header(key, parameter) {
             headers.insert(name, value);
         }
@@ -169,6 +176,13 @@ mod tests {
     }
 
     #[test]
+    fn metadata_is_repeated_for_those_who_say_true() {
+        assert!(metadata_is_wanted(&headers(&[(METADATA, "true")])));
+        assert!(!metadata_is_wanted(&headers(&[(METADATA, "yes")])));
+        assert!(!metadata_is_wanted(&headers(&[])));
+    }
+
+    #[test]
     fn an_epoch_that_is_no_number_is_refused() {
         assert!(matches!(context(&[(MIN_EPOCH, "new")]), Err(InferError::InvalidArgument(_))));
     }
@@ -176,18 +190,14 @@ mod tests {
     #[test]
     fn an_answer_repeats_its_starling_parameters_as_headers() {
         let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
-        let response = ModelInferResponse {
-            parameters: [
-                ("starling_epoch".to_owned(), parameter(ParameterChoice::Int64Param(9))),
-                ("starling_sticky".to_owned(), parameter(ParameterChoice::BoolParam(false))),
-                ("starling_some_thing".to_owned(), parameter(ParameterChoice::StringParam("a".into()))),
-                ("other".to_owned(), parameter(ParameterChoice::Int64Param(1))),
-            ]
-            .into(),
-            ..Default::default()
-        };
+        let parameters = Parameters::from([
+            ("starling_epoch".to_owned(), parameter(ParameterChoice::Int64Param(9))),
+            ("starling_sticky".to_owned(), parameter(ParameterChoice::BoolParam(false))),
+            ("starling_some_thing".to_owned(), parameter(ParameterChoice::StringParam("a".into()))),
+            ("other".to_owned(), parameter(ParameterChoice::Int64Param(1))),
+        ]);
         let mut found = HeaderMap::new();
-        response_headers(&response, &mut found);
+        response_headers(&parameters, &mut found);
         let expected = headers(&[
             ("x-starling-epoch", "9"),
             ("x-starling-sticky", "false"),

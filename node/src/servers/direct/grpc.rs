@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Incoming};
 use prometheus::IntCounter;
 use prost::Message;
-use starling_actors::inference::InferError;
+use starling_actors::inference::{DecisionParameters, InferError, Parameters, Prediction};
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_raft::state::Principal;
 use tonic::Status;
@@ -100,15 +100,18 @@ impl DirectGrpc {
         let context = words::request_context(headers, &request, principal)?;
         let running =
             self.node.running().map_err(|starting| InferError::Unavailable(starting.to_string()))?;
-        let prediction = running.inference.predict(request, context).await?;
-        let mut response = Response::new(AnswerBody::Nothing);
-        let headers = response.headers_mut();
-        headers.reserve(10);
-        headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
-        words::response_headers(&prediction.response, headers);
-        drop(prediction.account);
-        *response.body_mut() = AnswerBody::Message(encode(&prediction.response));
-        Ok(response)
+        let as_metadata = words::metadata_is_wanted(headers);
+        let Prediction { response, decided, account } = running.inference.predict(request, context).await?;
+        let mut answer = Response::new(AnswerBody::Nothing);
+        answer.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+        if let Some(decided) = decided.as_ref().filter(|_| as_metadata) {
+            let mut parameters = Parameters::new();
+            decided.write(&mut parameters);
+            words::response_headers(&parameters, answer.headers_mut());
+        }
+        drop(account);
+        *answer.body_mut() = AnswerBody::Message(encode(&response, decided.as_ref()));
+        Ok(answer)
     }
 
     fn refuse(&self, error: &InferError, request_id: &HeaderValue) -> Response<AnswerBody> {
@@ -193,12 +196,16 @@ fn decode(read: &Bytes) -> Option<ModelInferRequest> {
     ModelInferRequest::decode(read.slice(PREFIX_BYTES..)).ok()
 }
 
-fn encode(response: &ModelInferResponse) -> Bytes {
-    let length = response.encoded_len();
-    let mut message = BytesMut::with_capacity(PREFIX_BYTES + length);
-    message.put_u8(0);
-    message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+fn encode(response: &ModelInferResponse, decided: Option<&DecisionParameters>) -> Bytes {
+    let mut message =
+        BytesMut::with_capacity(PREFIX_BYTES + response.encoded_len() + DecisionParameters::ENCODED_BYTES);
+    message.put_bytes(0, PREFIX_BYTES);
     response.encode_raw(&mut message);
+    if let Some(decided) = decided {
+        decided.append_to_encoded(&mut message);
+    }
+    let length = u32::try_from(message.len() - PREFIX_BYTES).unwrap_or(u32::MAX);
+    message[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
     message.freeze()
 }
 
@@ -274,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_a_message_and_trailers() {
         let response = ModelInferResponse { model_name: "m".into(), ..ModelInferResponse::default() };
-        let collected = AnswerBody::Message(encode(&response)).collect().await.unwrap();
+        let collected = AnswerBody::Message(encode(&response, None)).collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap()[GRPC_STATUS], "0");
         let bytes = collected.to_bytes();
         assert_eq!(bytes, framed(0, &response.encode_to_vec()));

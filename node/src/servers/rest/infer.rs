@@ -76,7 +76,7 @@ where
         None => JSON,
     };
     answer_headers.insert(header::CONTENT_TYPE, content_type);
-    words::response_headers(&answer, answer_headers);
+    words::response_headers(&answer.parameters, answer_headers);
     if let Some(format) = LoadFormat::of(headers) {
         format.write(inference.in_flight(), answer_headers);
     }
