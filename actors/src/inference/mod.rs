@@ -52,6 +52,7 @@ mod test_states;
 pub mod traffic;
 pub mod traffic_report;
 
+mod batch_size;
 mod batcher;
 pub mod classification;
 mod golden;
@@ -70,6 +71,7 @@ mod run_statistics;
 mod served_version;
 mod session;
 mod session_options;
+mod shared_session;
 mod short_way;
 mod signature;
 mod split_run;

@@ -14,6 +14,7 @@ use super::InferError;
 use super::batcher::Batchable;
 use super::host::Answer;
 use super::load_gate::{LoadGate, QueueTime};
+use super::local::core;
 use super::request_terms::RequestTerms;
 use super::run_pace::{Ahead, Crew, RunPace};
 use super::tensor::check::CheckedRequest;
@@ -150,6 +151,8 @@ pub(crate) struct Ticket<'a> {
     queue: &'a RequestQueue,
     place: (u32, u64),
     limits: TimeLimits,
+    /// An instance that waits for work, and has to be told.
+    someone_is_idle: bool,
     answer: oneshot::Receiver<Result<Answer, InferError>>,
     answered: bool,
 }
@@ -170,25 +173,34 @@ impl RequestQueue {
         Self { model, max_requests: max_requests.max(1), state: Mutex::new(state), arrived: Condvar::new() }
     }
 
-    /// Waits for the answer to a checked request; refuses as `enter` does.
+    /// Waits for the answer to a checked request; refuses as `enter` does. An
+    /// instance that has nothing to do begins once the others that have arrived on
+    /// this core are in line: it would run with the first alone.
     pub(crate) async fn answer(&self, arrival: Arrival) -> Result<Answer, InferError> {
-        self.enter(arrival)?.wait().await
+        let ticket = self.enter(arrival)?;
+        if ticket.someone_is_idle {
+            if core::here().is_some() && core::others_have_arrived() {
+                core::let_others_get_in_line(true).await;
+            }
+            self.arrived.notify_one();
+        }
+        ticket.wait().await
     }
 
     /// Takes a checked request in; its answer comes to the ticket. Refuses at once
     /// what one of the bounds forbids, or what could not begin in time as it goes
-    /// now.
+    /// now. Wakes nobody.
     pub(crate) fn enter(&self, arrival: Arrival) -> Result<Ticket<'_>, InferError> {
         let (reply, answer) = oneshot::channel();
-        let (place, limits) = self.push(arrival, reply)?;
-        Ok(Ticket { queue: self, place, limits, answer, answered: false })
+        let (place, limits, someone_is_idle) = self.push(arrival, reply)?;
+        Ok(Ticket { queue: self, place, limits, someone_is_idle, answer, answered: false })
     }
 
     fn push(
         &self,
         arrival: Arrival,
         reply: oneshot::Sender<Result<Answer, InferError>>,
-    ) -> Result<((u32, u64), TimeLimits), InferError> {
+    ) -> Result<((u32, u64), TimeLimits, bool), InferError> {
         let queued_at = Instant::now();
         let RequestTerms { class, timeout } = arrival.terms;
         let limits = TimeLimits { deadline: arrival.deadline, timeout, queued_at };
@@ -226,16 +238,13 @@ impl RequestQueue {
             limits,
             lost_instances: 0,
         });
-        let someone_waits = state.idle > 0;
+        let someone_is_idle = state.idle > 0;
         let retry_after = displaced.is_some().then(|| self.retry_after(&state, queued_at));
         drop(state);
-        if someone_waits {
-            self.arrived.notify_one();
-        }
         if let (Some(displaced), Some(retry_after)) = (displaced, retry_after) {
             let _ = displaced.reply.send(Err(refusals::displaced(&self.model, retry_after)));
         }
-        Ok(((class, id), limits))
+        Ok(((class, id), limits, someone_is_idle))
     }
 
     /// Whether one more of this class may wait; gives whom it displaces.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ort::ErrorCode;
 use ort::logging::LogLevel;
-use ort::session::{RunOptions, Session, SessionInputValue, SessionInputs};
+use ort::session::{RunOptions, SessionInputValue, SessionInputs};
 use ort::value::Outlet;
 use starling_raft::state::Signature;
 use starling_raft::state::models::TensorSpec;
@@ -16,6 +16,7 @@ use super::OnnxRuntime;
 use super::bundle::ModelFiles;
 use super::output_kind::OutputKind;
 use super::session_options::SessionOptions;
+use super::shared_session::SharedSession;
 use super::signature;
 use super::tensor::check::CheckedRequest;
 use super::tensor::columns_in::InputColumn;
@@ -50,7 +51,9 @@ pub(crate) struct Ran {
 
 /// One session. Fill it, then run it.
 pub(crate) struct ModelSession {
-    session: Session,
+    session: SharedSession,
+    /// Another may run it at the same time.
+    may_be_shared: bool,
     inputs: Vec<InputColumn>,
     outputs: Vec<OutputKind>,
     declared: Signature,
@@ -66,8 +69,26 @@ impl ModelSession {
         let session = options.open(runtime, &files.model).map_err(without_path)?;
         let outputs = output_kinds(session.outputs())?;
         let declared = signature::declared(&session, &outputs)?;
-        let inputs = declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect();
-        Ok(Self { session, inputs, outputs, declared })
+        let may_be_shared = options.may_be_shared(runtime);
+        Ok(Self {
+            session: SharedSession::new(session),
+            may_be_shared,
+            inputs: input_columns(&declared),
+            outputs,
+            declared,
+        })
+    }
+
+    /// The same session with buffers of its own, which may run at the same time.
+    /// `None`: each needs a session of its own.
+    pub(crate) fn another(&self) -> Option<Self> {
+        self.may_be_shared.then(|| Self {
+            session: self.session.another(),
+            may_be_shared: true,
+            inputs: input_columns(&self.declared),
+            outputs: self.outputs.clone(),
+            declared: self.declared.clone(),
+        })
     }
 
     /// As the file declares it.
@@ -125,6 +146,10 @@ pub(crate) fn quiet_run_options() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set_log_level(LogLevel::Fatal)?;
     Ok(options)
+}
+
+fn input_columns(declared: &Signature) -> Vec<InputColumn> {
+    declared.inputs.iter().map(|spec| InputColumn::new(spec.data_type)).collect()
 }
 
 fn output_kinds(outputs: &[Outlet]) -> Result<Vec<OutputKind>, String> {

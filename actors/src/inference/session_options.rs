@@ -29,6 +29,12 @@ impl SessionOptions {
     /// One thread on the CPU: for looking at a model.
     pub(crate) const INSPECTION: Self = Self { threads: 1, spinning: false, device: Device::Cpu };
 
+    /// Whether several may run one such session at the same time: on the CPU, each
+    /// with its own thread, where all operators are the runtime's own.
+    pub(crate) fn may_be_shared(&self, runtime: &OnnxRuntime) -> bool {
+        self.device == Device::Cpu && self.threads <= 1 && runtime.custom_op_libraries().is_empty()
+    }
+
     /// Opens a session of the model in `file`. Blocking. Errors are the runtime's
     /// own reasons, and may name the file.
     pub(crate) fn open(&self, runtime: &OnnxRuntime, file: &Path) -> Result<Session, String> {

@@ -15,7 +15,7 @@ use super::golden;
 use super::host::LoadedVersion;
 use super::instance::{Ending, InstanceActor, InstanceArguments, InstanceLife, InstanceMessage};
 use super::instance_failures::InstanceFailures;
-use super::local::{Facts, Lanes, Mode, choose};
+use super::local::{Facts, Lanes, Mode, Patience, choose};
 use super::metrics::InferenceMetrics;
 use super::runtime::panic_text;
 use super::served_version::{ServedVersion, VersionPlan};
@@ -36,6 +36,9 @@ const ABANDONED_THREADS_MAX: usize = 4;
 /// twentieth of the time a run may take.
 const WATCH_PERIOD_MIN: Duration = Duration::from_millis(10);
 const WATCH_PERIOD_MAX: Duration = Duration::from_secs(1);
+/// Where one row takes as long, a core reads on while requests keep coming in
+/// before it runs them: reading one takes a few microseconds.
+const WORTH_READING_ON: Duration = Duration::from_micros(20);
 /// While a version drains, until its local instances have answered.
 const LANES_LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -165,9 +168,10 @@ impl VersionState {
         }
         let version = Arc::new(ServedVersion::new(plan, max_batch, metrics.of_version(&key), lanes));
         self.phase = Phase::Served(Arc::clone(&version));
-        let mut session = Some(session);
+        let mut further: Vec<_> = (1..instances).map(|_| session.another()).collect();
+        further.push(Some(session));
         for device in devices.iter().cycle().take(instances) {
-            self.start_instance(myself, &version, *device, session.take()).await?;
+            self.start_instance(myself, &version, *device, further.pop().flatten()).await?;
         }
         golden::reproduce(&version).await?;
         tracing::info!(
@@ -329,36 +333,61 @@ fn open_and_warm(plan: VersionPlan, device: Device) -> Result<Opened, String> {
         let options = plan.session_options(device);
         let mut session = ModelSession::open(&plan.runtime, &plan.file, &options)?;
         check_names(&plan, &session)?;
-        let measured = warm_up(&mut session, plan.batching(), plan.max_run_time());
-        Ok((session, measured))
+        let times = warm_up(&mut session, plan.batching(), plan.max_run_time());
+        Ok((session, times))
     }));
-    let (session, measured) = opened.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))?;
-    let max_batch = match plan.settings.max_batch {
-        _ if !plan.batching() => 1,
-        0 => measured.rows,
-        wanted => wanted as usize,
-    };
+    let (session, times) = opened.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))?;
+    let on_a_core = local_session(&plan, &session, device);
+    let (best, short) = (times.best(), times.best_short());
+    let local_rows = max_batch(&plan, short.unwrap_or(best).rows);
     let facts = Facts {
-        one_row: measured.one_row,
-        full_batch: measured.full_batch,
+        one_row: times.one_row(),
+        full_batch: times.of(local_rows).filter(|_| short.is_some()),
         file_bytes: ModelFiles::at(&plan.file).and_then(|files| files.size_bytes()).unwrap_or(u64::MAX),
+        shared: on_a_core.is_some(),
         cores: plan.cores,
         on_gpu: device.is_gpu(),
     };
-    let lanes = match choose(&plan.settings, facts) {
-        Mode::Local => Some(open_lanes(&plan, max_batch)?),
-        Mode::Dedicated => None,
+    let (max_batch, lanes) = match choose(&plan.settings, facts) {
+        Mode::Local => (local_rows, Some(open_lanes(&plan, on_a_core, local_rows, times.one_row())?)),
+        Mode::Dedicated => (max_batch(&plan, best.rows), None),
     };
     Ok(Opened { plan, session, max_batch, lanes })
 }
 
-fn open_lanes(plan: &VersionPlan, max_batch: usize) -> Result<Lanes, String> {
-    let sessions = (0..plan.cores).map(|_| open_for_lane(plan, max_batch)).collect::<Result<_, _>>()?;
-    let slow_accepted = plan.settings.mode == InstanceMode::Local;
-    Lanes::new(&plan.queue_rules(1, max_batch), sessions, slow_accepted).map_err(|error| error.to_string())
+/// Rows that run together: as the settings say, else as measured.
+fn max_batch(plan: &VersionPlan, measured_rows: usize) -> usize {
+    match plan.settings.max_batch {
+        _ if !plan.batching() => 1,
+        0 => measured_rows,
+        wanted => wanted as usize,
+    }
 }
 
-/// A core has one thread to run it on, and no device but itself.
+/// What the cores can run instead of sessions of their own: a core has one thread
+/// for it, and no device but itself.
+fn local_session(plan: &VersionPlan, session: &ModelSession, device: Device) -> Option<ModelSession> {
+    (plan.session_options(device) == SessionOptions::INSPECTION).then(|| session.another()).flatten()
+}
+
+fn open_lanes(
+    plan: &VersionPlan,
+    shared: Option<ModelSession>,
+    max_batch: usize,
+    one_row: Option<Duration>,
+) -> Result<Lanes, String> {
+    let one_more = |_| match shared.as_ref().and_then(ModelSession::another) {
+        Some(session) => Ok(session),
+        None => open_for_lane(plan, max_batch),
+    };
+    let sessions = (0..plan.cores).map(one_more).collect::<Result<_, _>>()?;
+    let patience = Patience {
+        slow_rows: plan.settings.mode == InstanceMode::Local,
+        with_readers: one_row.is_some_and(|time| time >= WORTH_READING_ON),
+    };
+    Lanes::new(&plan.queue_rules(1, max_batch), sessions, patience).map_err(|error| error.to_string())
+}
+
 fn open_for_lane(plan: &VersionPlan, max_batch: usize) -> Result<ModelSession, String> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let mut session = ModelSession::open(&plan.runtime, &plan.file, &SessionOptions::INSPECTION)?;

@@ -47,6 +47,22 @@ pub(crate) fn others_have_arrived() -> bool {
     REQUESTS.get() != 1
 }
 
+/// Turns in a row for which a core reads on.
+const READING_TURNS_MAX: usize = 4;
+
+/// Lets the requests that this core has read get in line. `reads_on`: also those
+/// that it reads meanwhile, for as long as more keep coming, within a bound.
+pub(crate) async fn let_others_get_in_line(reads_on: bool) {
+    let turns = if reads_on { READING_TURNS_MAX } else { 1 };
+    for _ in 0..turns {
+        let read = REQUESTS.get();
+        tokio::task::yield_now().await;
+        if REQUESTS.get() <= read {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,8 @@ pub(crate) struct Lane {
     pub(super) slot: RunSlot,
     /// `None`: it broke and is being replaced, or the lane is closed.
     pub(super) session: Mutex<Option<ModelSession>>,
+    /// Runs are long enough to let more requests come in before them.
+    reads_on: bool,
     /// Requests that have come and are not answered, or on their way elsewhere.
     inside: AtomicUsize,
 }
@@ -39,11 +41,12 @@ enum Turn {
 }
 
 impl Lane {
-    pub(super) fn new(rules: QueueRules, session: ModelSession) -> ort::Result<Self> {
+    pub(super) fn new(rules: QueueRules, session: ModelSession, reads_on: bool) -> ort::Result<Self> {
         Ok(Self {
             queue: RequestQueue::new(rules),
             slot: RunSlot::new()?,
             session: Mutex::new(Some(session)),
+            reads_on,
             inside: AtomicUsize::new(0),
         })
     }
@@ -59,8 +62,7 @@ impl Lane {
         let _inside = Inside::enter(&self.inside);
         let mut ticket = self.queue.enter(arrival.clone())?;
         if core::others_have_arrived() {
-            // Those that have been read already get in line before anything runs.
-            tokio::task::yield_now().await;
+            core::let_others_get_in_line(self.reads_on).await;
         }
         loop {
             if let Some(answer) = ticket.try_answer() {

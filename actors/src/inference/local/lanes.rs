@@ -28,6 +28,15 @@ pub(crate) struct Lanes {
     broken_sessions: AtomicU32,
 }
 
+/// What a version on the cores is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// However long runs take, they stay here.
+    pub slow_rows: bool,
+    /// Before a run, the core reads on while requests keep coming in.
+    pub with_readers: bool,
+}
+
 /// Counts runs that were far slower than a local model's are.
 pub(super) struct SlowRuns {
     in_a_row: AtomicU32,
@@ -56,17 +65,17 @@ impl SlowRuns {
 }
 
 impl Lanes {
-    /// One per session. `slow_accepted`: however long runs take, they stay here.
+    /// One per session.
     pub(crate) fn new(
         rules: &QueueRules,
         sessions: Vec<ModelSession>,
-        slow_accepted: bool,
+        patience: Patience,
     ) -> ort::Result<Self> {
-        let lanes = sessions.into_iter().map(|session| Lane::new(rules.clone(), session));
+        let lane = |session| Lane::new(rules.clone(), session, patience.with_readers);
         Ok(Self {
-            lanes: lanes.collect::<ort::Result<_>>()?,
+            lanes: sessions.into_iter().map(lane).collect::<ort::Result<_>>()?,
             closed: AtomicBool::new(false),
-            slow_runs: SlowRuns::new(slow_accepted),
+            slow_runs: SlowRuns::new(patience.slow_rows),
             broken_sessions: AtomicU32::new(0),
         })
     }

@@ -10,5 +10,5 @@ mod lane;
 mod lanes;
 mod mode;
 
-pub(crate) use lanes::Lanes;
+pub(crate) use lanes::{Lanes, Patience};
 pub(crate) use mode::{Facts, Mode, choose};

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use starling_raft::state::models::{InstanceMode, VersionSettings};
 
+use crate::inference::batch_size::SHORT_RUN;
+
 /// A row that takes longer holds up everybody else on its core for too long.
 const ROW_TIME_MAX: Duration = Duration::from_micros(250);
-/// So does a full batch.
-const BATCH_TIME_MAX: Duration = Duration::from_millis(2);
-/// Each core has a session of its own, and each session the weights.
-const BYTES_OF_ALL_CORES_MAX: u64 = 256 << 20;
+/// Together with the weights of other models, these have to go through the caches
+/// of the cores that serve requests.
+const BYTES_OF_ALL_SESSIONS_MAX: u64 = 256 << 20;
 
 /// Where the requests of a version run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +28,12 @@ pub(crate) enum Mode {
 pub(crate) struct Facts {
     /// The best run of one row; `None`: it could not be measured.
     pub one_row: Option<Duration>,
-    /// The best run of as many rows as run together.
+    /// The best run of as many rows as a core would run together.
     pub full_batch: Option<Duration>,
     /// Of the model's file.
     pub file_bytes: u64,
+    /// The cores run one session, and not one each.
+    pub shared: bool,
     /// Cores of the data plane; 0: there is none.
     pub cores: usize,
     /// Its sessions run on a graphics processor.
@@ -59,8 +62,9 @@ fn is_as_a_core_runs(settings: &VersionSettings) -> bool {
 
 fn is_small_and_fast(facts: Facts) -> bool {
     let fast = facts.one_row.is_some_and(|time| time <= ROW_TIME_MAX)
-        && facts.full_batch.is_some_and(|time| time <= BATCH_TIME_MAX);
-    fast && facts.file_bytes.saturating_mul(facts.cores as u64) <= BYTES_OF_ALL_CORES_MAX
+        && facts.full_batch.is_some_and(|time| time <= SHORT_RUN);
+    let sessions = if facts.shared { 1 } else { facts.cores as u64 };
+    fast && facts.file_bytes.saturating_mul(sessions) <= BYTES_OF_ALL_SESSIONS_MAX
 }
 
 #[cfg(test)]
@@ -71,6 +75,7 @@ mod tests {
         one_row: Some(Duration::from_micros(3)),
         full_batch: Some(Duration::from_micros(5)),
         file_bytes: 3_000,
+        shared: false,
         cores: 2,
         on_gpu: false,
     };
@@ -106,10 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn the_size_counts_once_per_core() {
+    fn the_size_counts_once_per_session() {
         let hundred_megabytes = Facts { file_bytes: 100 << 20, ..TINY };
         assert_eq!(auto(hundred_megabytes), Mode::Local);
         assert_eq!(auto(Facts { cores: 64, ..hundred_megabytes }), Mode::Dedicated);
+        assert_eq!(auto(Facts { cores: 64, shared: true, ..hundred_megabytes }), Mode::Local);
     }
 
     #[test]
