@@ -406,6 +406,12 @@ impl RequestQueue {
         self.lock().waiting.len()
     }
 
+    /// Instances that wait for work.
+    #[cfg(test)]
+    pub(crate) fn idle_instances(&self) -> usize {
+        self.lock().idle
+    }
+
     /// A run of so many rows, with everything around it, took so long: from this
     /// the wait of others is estimated.
     pub(crate) fn note_run(&self, took: Duration, rows: usize) {

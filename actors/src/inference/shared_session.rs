@@ -61,3 +61,58 @@ impl DerefMut for SharedSession {
         &mut self.own
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::thread;
+
+    use crate::inference::session::{ModelSession, quiet_run_options};
+    use crate::inference::session_options::SessionOptions;
+    use crate::inference::tensor::columns_out::OutputColumn;
+    use crate::inference::testing::{model_file, runtime};
+
+    fn open(options: &SessionOptions) -> ModelSession {
+        ModelSession::open(&runtime(), &model_file("matmul"), options).unwrap()
+    }
+
+    fn run(session: &mut ModelSession, first_row: usize, rows: usize) -> Vec<OutputColumn> {
+        session.fill_with_samples(first_row, rows);
+        session.run(&quiet_run_options().unwrap()).unwrap().columns
+    }
+
+    #[test]
+    fn all_who_share_a_session_run_at_the_same_time_and_get_what_one_with_a_session_of_its_own_gets() {
+        let first = open(&SessionOptions::INSPECTION);
+        let mut alone = open(&SessionOptions::INSPECTION);
+        thread::scope(|scope| {
+            for user in 1..=4 {
+                let mut session = first.another().expect("it may be shared");
+                let expected = run(&mut alone, user, 3 * user);
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        assert_eq!(run(&mut session, user, 3 * user), expected);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn the_session_lives_as_long_as_its_last_user() {
+        let mut first = open(&SessionOptions::INSPECTION);
+        let expected = run(&mut first, 0, 2);
+        let mut second = first.another().unwrap();
+        drop(first);
+        let mut third = second.another().unwrap();
+        assert_eq!(run(&mut second, 0, 2), expected);
+        drop(second);
+        assert_eq!(run(&mut third, 0, 2), expected);
+    }
+
+    #[test]
+    fn sessions_with_threads_of_their_own_are_not_shared() {
+        assert!(open(&SessionOptions { threads: 2, ..SessionOptions::INSPECTION }).another().is_none());
+    }
+}

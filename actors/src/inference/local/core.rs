@@ -65,6 +65,8 @@ pub(crate) async fn let_others_get_in_line(reads_on: bool) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
     use super::*;
 
     #[test]
@@ -90,5 +92,37 @@ mod tests {
         assert!(!others_have_arrived());
         drop(second);
         assert!(others_have_arrived());
+    }
+
+    /// Reads on a core of its own: one request at first, one more in each turn.
+    /// Gives how many there are when the first has let the others get in line.
+    fn read_while_others_come(reads_on: bool, others: usize) -> usize {
+        let core = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let _first = ReadRequest::begin();
+            let reader = runtime.spawn(async move {
+                let mut read = Vec::new();
+                for _ in 0..others {
+                    read.push(ReadRequest::begin());
+                    tokio::task::yield_now().await;
+                }
+                std::future::pending::<()>().await;
+            });
+            let read = runtime.block_on(async {
+                let_others_get_in_line(reads_on).await;
+                REQUESTS.get()
+            });
+            reader.abort();
+            read
+        });
+        core.join().unwrap()
+    }
+
+    #[test]
+    fn a_core_reads_on_for_as_long_as_more_requests_come_but_not_for_ever() {
+        assert_eq!(read_while_others_come(true, 0), 1);
+        assert_eq!(read_while_others_come(true, 2), 3);
+        assert_eq!(read_while_others_come(true, 100), 1 + READING_TURNS_MAX);
+        assert_eq!(read_while_others_come(false, 100), 2, "it lets those in that are there");
     }
 }

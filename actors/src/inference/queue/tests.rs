@@ -49,6 +49,7 @@ fn push_class(queue: &RequestQueue, id: &str, class: u32) -> Result<Answered, In
 fn push_arrival(queue: &RequestQueue, arrival: Arrival) -> Result<Answered, InferError> {
     let (reply, answered) = oneshot::channel();
     queue.push(arrival, reply)?;
+    queue.arrived.notify_one();
     Ok(answered)
 }
 

@@ -1,9 +1,13 @@
 //! Which requests run together, and that nobody suffers from the company.
 
 use futures::future::join_all;
+use starling_raft::state::models::InstanceMode;
 
 use super::*;
-use crate::inference::testing::{fp32_bytes, host, key, load, model_file, runtime};
+use crate::inference::local::core::ReadRequest;
+use crate::inference::testing::{
+    eventually, fp32_bytes, host, host_for_a_core, key, load, model_file, on_a_core, runtime,
+};
 
 const WAIT_FOR_OTHERS: u64 = 200_000;
 
@@ -39,6 +43,30 @@ async fn a_full_batch_runs_at_once_and_each_gets_its_own_rows() {
         assert_eq!(values(&answer), [n as f32, 0.0, 0.0, 1.0]);
     }
     assert_eq!(version.statistics().execution_count, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_instance_begins_once_all_that_have_arrived_on_a_core_are_in_line() {
+    let host = host_for_a_core().await;
+    let settings =
+        VersionSettings { mode: InstanceMode::Dedicated, max_batch: 16, ..VersionSettings::default() };
+    let version = load(&host, "identity_fp32", settings).await;
+    for _ in 0..20 {
+        eventually("the instance waits for work", || version.version.queue.idle_instances() == 1).await;
+        let of = Arc::clone(&version);
+        let rows = on_a_core(async move {
+            let asked = (0..5).map(|n| {
+                let (of, read) = (Arc::clone(&of), ReadRequest::begin());
+                tokio::spawn(async move {
+                    let _read = read;
+                    of.infer(row(&[n as f32; 4]), None).await.unwrap().batch_rows
+                })
+            });
+            join_all(asked.collect::<Vec<_>>()).await
+        });
+        let rows: Vec<usize> = rows.await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(rows, [5; 5]);
+    }
 }
 
 #[tokio::test]
