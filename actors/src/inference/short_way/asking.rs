@@ -24,6 +24,10 @@ use crate::inference::InferError;
 use crate::inference::forward::{FORWARD_BYTES_MAX, Forwarded, envelope};
 use crate::inference::forward_status::from_refusal;
 
+/// A timer that is set to a later time than one that is due already costs nothing;
+/// for each that is set to an earlier one the runtime wakes itself. So one is
+/// always due, and the timers of requests are free but for short deadlines.
+const TIMER_ALWAYS_DUE_WITHIN: Duration = Duration::from_millis(250);
 /// Field 1 of a `ForwardRequest`, which is a message.
 const REQUEST_KEY: u8 = 1 << 3 | 2;
 
@@ -57,10 +61,13 @@ impl Asking {
 
     /// Hands answers out until the connection is over, and says why it is.
     pub(super) async fn run(&self, incoming: &mut Incoming) -> Over {
+        let mut timer = tokio::time::interval(TIMER_ALWAYS_DUE_WITHIN);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let frame = tokio::select! {
                 biased;
                 frame = incoming.next() => frame,
+                _ = timer.tick() => continue,
                 flushed = self.outgoing.flush() => match flushed {
                     Ok(()) => continue,
                     Err(error) => return error.into(),
