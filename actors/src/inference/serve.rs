@@ -62,7 +62,7 @@ pub struct InferenceConfig {
     /// How long a version may take to be fetched and loaded.
     pub load_timeout: Duration,
     /// Threads that receive predictions, each of which says which it is by
-    /// [`super::local::core::enter`]; small fast models get a session on each. 0:
+    /// [`super::local::core::enter`]; small fast models are run by each. 0:
     /// there are none.
     pub data_plane_cores: usize,
     /// What is kept of each decision.
