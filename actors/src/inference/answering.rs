@@ -42,7 +42,7 @@ impl Core {
     ) -> Result<(Admitted, Routed), InferError> {
         let admitted = self.admission.enter(request)?;
         if let Some(epoch) = context.min_epoch {
-            self.wait_for_epoch(epoch, context.deadline).await?;
+            Box::pin(self.wait_for_epoch(epoch, context.deadline)).await?;
         }
         let refused = match self.route(request, context) {
             Ok(routed) => return Ok((admitted, routed)),
@@ -51,7 +51,7 @@ impl Core {
         if self.has_caught_up() {
             return Err(refused);
         }
-        self.wait_until_caught_up(context.deadline).await?;
+        Box::pin(self.wait_until_caught_up(context.deadline)).await?;
         Ok((admitted, self.route(request, context)?))
     }
 
@@ -106,7 +106,8 @@ impl Core {
         {
             return self.answer_here(&version, request, context).await;
         }
-        self.answer_elsewhere(request, routed, context).await
+        // Boxed, because every request carries the largest of its futures with it.
+        Box::pin(self.answer_elsewhere(request, routed, context)).await
     }
 
     async fn answer_here(

@@ -197,7 +197,7 @@ impl ServedVersion {
         let (check, kind) = (arrived.elapsed(), ArrivalKind::Asked);
         let arrival = Arrival { request: checked, check, terms, deadline, kind };
         match self.is_oversize(&arrival.request) {
-            true => self.answer_oversize(arrival).await,
+            true => Box::pin(self.answer_oversize(arrival)).await,
             false => self.answer_whole(arrival).await,
         }
     }

@@ -116,7 +116,7 @@ impl Port {
         };
         request.extensions_mut().insert(peer);
         // A router is always ready.
-        routed(self.router.clone().call(request).await)
+        routed(Box::pin(self.router.clone().call(request)).await)
     }
 }
 
@@ -153,10 +153,11 @@ pub(super) async fn serve_connection(connection: Dealt, end: CancellationToken) 
         // Counted here, as soon as it is read, and not when its future first runs.
         let read = ReadRequest::begin();
         let port = served.clone();
-        async move {
+        // Boxed, because hyper moves it from hand to hand until it runs.
+        Box::pin(async move {
             let _read = read;
             Ok::<_, Infallible>(port.answer(request, Peer(peer)).await)
-        }
+        })
     });
     let connection = port.builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -13,7 +13,7 @@ use starling_actors::inference::{DecisionParameters, InferError, Parameters, Pre
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_raft::state::Principal;
 use tonic::Status;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::body::{AnswerBody, Replayed};
 use super::{REQUEST_ID, Routed};
@@ -69,17 +69,16 @@ impl DirectGrpc {
             Err(replayed) => return Err(Box::new(Request::from_parts(head, Body::new(replayed)))),
         };
         let request_id = self.ids.of(&head.headers);
-        let answering = self.predict(message, &head.headers, principal);
         // A span costs more than a small prediction, so there is one only where
         // its lines are wanted; errors name their request themselves.
-        let outcome = if tracing::enabled!(tracing::Level::DEBUG) {
-            let id = request_id.to_str().unwrap_or_default();
-            answering
-                .instrument(tracing::error_span!("request", request_id = id, operation = OPERATION))
-                .await
-        } else {
-            answering.await
+        let span = match tracing::enabled!(tracing::Level::DEBUG) {
+            true => {
+                let id = request_id.to_str().unwrap_or_default();
+                tracing::error_span!("request", request_id = id, operation = OPERATION)
+            }
+            false => Span::none(),
         };
+        let outcome = self.predict(message, &head.headers, principal).instrument(span).await;
         let mut response = match outcome {
             Ok(response) => {
                 self.answered.inc();
