@@ -5,3 +5,16 @@
 //!
 //! Every formula names its paper, and is tested against numbers that other
 //! implementations have computed (`tests/oracles/`).
+
+pub mod confidence;
+pub mod correction;
+pub mod distribution;
+mod error;
+pub mod fixed_sample;
+mod quantity;
+mod root;
+pub mod sample_ratio;
+pub mod sums;
+
+pub use error::InferenceError;
+pub use quantity::{Alpha, Interval, Probability};
