@@ -65,9 +65,18 @@ impl VersionPlan {
         self.signature.batchable && !self.settings.batching_disabled
     }
 
-    /// Sessions on each device.
+    /// Instances on each device. Where they share one session, there are two unless
+    /// the settings say otherwise: one runs while the answers of the other go out.
     pub(crate) fn instances(&self) -> usize {
-        self.settings.instances.max(1) as usize
+        match self.settings.instances {
+            0 if self.cores > 1 && self.instances_share_a_session() => 2,
+            given => given.max(1) as usize,
+        }
+    }
+
+    fn instances_share_a_session(&self) -> bool {
+        let on_cpu = self.devices().is_ok_and(|devices| devices == [Device::Cpu]);
+        on_cpu && self.session_options(Device::Cpu).may_be_shared(&self.runtime)
     }
 
     /// How its sessions on a device are opened.

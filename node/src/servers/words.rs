@@ -12,11 +12,12 @@ use starling_raft::state::Principal;
 
 use super::parameters;
 
-const KEY: &str = "x-starling-key";
-const MIN_EPOCH: &str = "x-starling-min-epoch";
-const QUIET: &str = "x-starling-quiet";
-const METADATA: &str = "x-starling-metadata";
-const GRPC_TIMEOUT: &str = "grpc-timeout";
+// As names, which need not be parsed for every request.
+const KEY: HeaderName = HeaderName::from_static("x-starling-key");
+const MIN_EPOCH: HeaderName = HeaderName::from_static("x-starling-min-epoch");
+const QUIET: HeaderName = HeaderName::from_static("x-starling-quiet");
+const METADATA: HeaderName = HeaderName::from_static("x-starling-metadata");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Parameters with this prefix are repeated as headers.
 const PARAMETER_PREFIX: &str = "starling_";
 const HEADER_PREFIX: &str = "x-starling-";
@@ -33,7 +34,7 @@ pub(super) fn request_context(
     let now = Instant::now();
     let parameters = parameters::read(request)?;
     let call_deadline = grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout));
-    let routing_key = match text(headers, KEY)? {
+    let routing_key = match text(headers, &KEY)? {
         Some(key) => Some(key.to_owned()),
         None => parameters.routing_key,
     };
@@ -48,13 +49,13 @@ pub(super) fn request_context(
         routing_key: routing_key.filter(|key| !key.is_empty()),
         min_epoch: min_epoch(headers)?,
         arrived: now,
-        quiet: parameters.quiet || text(headers, QUIET)?.is_some_and(|quiet| quiet == "true"),
+        quiet: parameters.quiet || text(headers, &QUIET)?.is_some_and(|quiet| quiet == "true"),
     })
 }
 
 /// How long the caller of a gRPC method waits.
 pub(super) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, InferError> {
-    let Some(value) = text(headers, GRPC_TIMEOUT)? else { return Ok(None) };
+    let Some(value) = text(headers, &GRPC_TIMEOUT)? else { return Ok(None) };
     let wrong = || InferError::InvalidArgument(format!("{GRPC_TIMEOUT} '{value}' is not a gRPC timeout"));
     let (digits, unit) = value.split_at_checked(value.len().saturating_sub(1)).ok_or_else(wrong)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -74,7 +75,7 @@ pub(super) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Infe
 }
 
 fn min_epoch(headers: &HeaderMap) -> Result<Option<u64>, InferError> {
-    let Some(value) = text(headers, MIN_EPOCH)? else { return Ok(None) };
+    let Some(value) = text(headers, &MIN_EPOCH)? else { return Ok(None) };
     match value.parse() {
         Ok(epoch) => Ok(Some(epoch)),
         Err(_) => Err(InferError::InvalidArgument(format!(
@@ -83,7 +84,7 @@ fn min_epoch(headers: &HeaderMap) -> Result<Option<u64>, InferError> {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, InferError> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, InferError> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     match value.to_str() {
         Ok(text) => Ok(Some(text)),
@@ -93,7 +94,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Infer
 
 /// Whether the answer to a gRPC request is to repeat its parameters as metadata.
 pub(super) fn metadata_is_wanted(headers: &HeaderMap) -> bool {
-    headers.get(METADATA).is_some_and(|value| value == "true")
+    headers.get(&METADATA).is_some_and(|value| value == "true")
 }
 
 /// What an answer says about its decision, as headers.
@@ -139,11 +140,11 @@ mod tests {
 
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
     }
 
-    fn context(pairs: &[(&'static str, &str)]) -> Result<RequestContext, InferError> {
+    fn context(pairs: &[(HeaderName, &str)]) -> Result<RequestContext, InferError> {
         request_context(&headers(pairs), &ModelInferRequest::default(), Principal::local())
     }
 
@@ -172,7 +173,7 @@ mod tests {
 
     fn headers_or_none(value: &str) -> Option<HeaderMap> {
         let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
-        Some(HeaderMap::from_iter([(HeaderName::from_static(GRPC_TIMEOUT), value)]))
+        Some(HeaderMap::from_iter([(GRPC_TIMEOUT, value)]))
     }
 
     #[test]
@@ -199,9 +200,9 @@ mod tests {
         let mut found = HeaderMap::new();
         response_headers(&parameters, &mut found);
         let expected = headers(&[
-            ("x-starling-epoch", "9"),
-            ("x-starling-sticky", "false"),
-            ("x-starling-some-thing", "a"),
+            (HeaderName::from_static("x-starling-epoch"), "9"),
+            (HeaderName::from_static("x-starling-sticky"), "false"),
+            (HeaderName::from_static("x-starling-some-thing"), "a"),
         ]);
         assert_eq!(found, expected);
     }
@@ -209,11 +210,11 @@ mod tests {
     proptest! {
         #[test]
         fn header_values_of_any_kind_are_read_or_refused(
-            name in prop::sample::select(&[KEY, MIN_EPOCH, QUIET, GRPC_TIMEOUT][..]),
+            name in prop::sample::select(vec![KEY, MIN_EPOCH, QUIET, GRPC_TIMEOUT]),
             value in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
-                let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value)]);
+                let headers = HeaderMap::from_iter([(name, value)]);
                 let read = request_context(&headers, &ModelInferRequest::default(), Principal::local());
                 prop_assert!(matches!(read, Ok(_) | Err(InferError::InvalidArgument(_))), "{:?}", read);
             }
