@@ -15,6 +15,7 @@ mod quantity;
 mod root;
 pub mod sample_ratio;
 pub mod sums;
+pub mod verdict;
 
 pub use error::InferenceError;
 pub use quantity::{Alpha, Interval, Probability};
