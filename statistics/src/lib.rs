@@ -6,6 +6,8 @@
 //! Every formula names its paper, and is tested against numbers that other
 //! implementations have computed (`tests/oracles/`).
 
+pub mod apportion;
+pub mod bandits;
 pub mod confidence;
 pub mod correction;
 pub mod distribution;
