@@ -12,6 +12,7 @@ pub mod confidence;
 pub mod correction;
 pub mod distribution;
 mod error;
+pub mod experiment;
 pub mod fixed_sample;
 mod quantity;
 mod root;
