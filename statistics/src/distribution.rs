@@ -73,3 +73,13 @@ pub fn beta_quantile(a: f64, b: f64, probability: Probability) -> Result<f64, In
     }
     Ok(inv_beta_reg(a, b, probability))
 }
+
+/// ln Γ(x) for x above 0.
+pub(crate) fn ln_gamma(x: f64) -> f64 {
+    libm::lgamma(x)
+}
+
+/// ln B(a, b).
+pub(crate) fn ln_beta(a: f64, b: f64) -> f64 {
+    ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
+}

@@ -12,10 +12,8 @@
 //!   per arm and however few there are.
 //! - [`leaks`]: an arm of weight 0 that got units nevertheless is a proven defect.
 
-use statrs::function::gamma::ln_gamma;
-
 use crate::confidence::RunningPValue;
-use crate::distribution::chi_squared_upper_tail;
+use crate::distribution::{chi_squared_upper_tail, ln_gamma};
 use crate::error::{InferenceError, positive};
 
 /// The units of one stratum by arm, and the weights that it had. Weights are

@@ -373,7 +373,7 @@ fn ramp(mut random: Random, lift: f64) -> (bool, bool) {
 
 #[test]
 fn a_ramp_with_returning_units_declares_what_is_there_and_nothing_else() {
-    const RUNS: u64 = 300;
+    const RUNS: u64 = 600;
     let (mut invented, mut alarms, mut found) = (0, 0, 0);
     for run in 0..RUNS {
         let (decided, alarmed) = ramp(Random::seeded(60, run), 0.0);

@@ -5,9 +5,8 @@
 //! proposition 7: increments of mean 0 in [-g, h]. It is exact where the normal
 //! mixture is not: with few events.
 
-use statrs::function::beta::ln_beta;
-
 use super::normal_mixture::{Sides, tuned_rho};
+use crate::distribution::ln_beta;
 use crate::error::{InferenceError, positive};
 use crate::quantity::Alpha;
 use crate::root::crossing;

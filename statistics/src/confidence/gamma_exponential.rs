@@ -4,9 +4,10 @@
 //! Howard, Ramdas, McAuliffe, Sekhon, Annals of Statistics 2021, arXiv:1810.08240,
 //! proposition 9.
 
-use statrs::function::gamma::{gamma_lr, ln_gamma};
+use statrs::function::gamma::gamma_lr;
 
 use super::normal_mixture::{Sides, tuned_rho};
+use crate::distribution::ln_gamma;
 use crate::error::{InferenceError, positive};
 use crate::quantity::Alpha;
 use crate::root::{crossing, doubled_until_positive};

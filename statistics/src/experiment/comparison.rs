@@ -207,9 +207,6 @@ fn by_small_counts(
             share: 1.0 / (place * (place + 1.0)),
         });
     }
-    if let [only] = pairs.as_mut_slice() {
-        only.share = 1.0;
-    }
     let total: f64 = pairs.iter().map(|pair| pair.weight).sum();
     if pairs.is_empty() || total <= 0.0 {
         return Err(InferenceError::TooFew { what: "strata that both arms share", have: 0, need: 1 });

@@ -68,6 +68,40 @@ pub struct Guardrail {
     pub alpha: Alpha,
 }
 
+impl Guardrail {
+    /// Is the arm within the margin of the control? Also the gate of a canary on the
+    /// difference of a metric. The margin must be 0 or more.
+    pub fn judge(
+        &self,
+        control: &ArmSums,
+        arm: &ArmSums,
+        samples_min: u64,
+        sequence: &AsymptoticSequence,
+    ) -> Result<Judgement, InferenceError> {
+        self.check()?;
+        let samples = control.total()?.count().min(arm.total()?.count());
+        let bar = Bar { alpha: self.alpha, samples_min, demand: Demand::Proven };
+        Ok(match compare(&self.metric, control, arm, self.alpha, sequence) {
+            Ok(seen) => non_inferior(seen.advantage, seen.interval, self.margin, samples, &bar),
+            Err(error) => Judgement::open(-self.margin, samples, error),
+        })
+    }
+
+    /// Refuses a margin that is negative or no number, and impossible bounds.
+    pub fn check(&self) -> Result<(), InferenceError> {
+        self.metric.check()?;
+        if finite("a guardrail's margin", self.margin)? >= 0.0 {
+            return Ok(());
+        }
+        Err(InferenceError::OutOfRange {
+            what: "a guardrail's margin",
+            got: self.margin,
+            lower: 0.0,
+            upper: f64::INFINITY,
+        })
+    }
+}
+
 /// What an arm has to show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arm<'sums> {
@@ -229,15 +263,7 @@ fn check(plan: &Plan, arms: &[Arm<'_>], exposures: &[StratumCounts]) -> Result<(
     }
     plan.primary.check()?;
     for guardrail in &plan.guardrails {
-        guardrail.metric.check()?;
-        if finite("a guardrail's margin", guardrail.margin)? < 0.0 {
-            return Err(InferenceError::OutOfRange {
-                what: "a guardrail's margin",
-                got: guardrail.margin,
-                lower: 0.0,
-                upper: f64::INFINITY,
-            });
-        }
+        guardrail.check()?;
     }
     Ok(())
 }
@@ -267,18 +293,12 @@ fn compare_all(plan: &Plan, arms: &[Arm<'_>]) -> Result<Vec<ArmResult>, Inferenc
 }
 
 fn judge_guardrails(plan: &Plan, control: &Arm<'_>, arm: &Arm<'_>) -> Result<Vec<Judgement>, InferenceError> {
-    let mut judged = Vec::with_capacity(plan.guardrails.len());
-    for (index, guardrail) in plan.guardrails.iter().enumerate() {
-        let (control, arm) = (control.guardrails[index], arm.guardrails[index]);
-        let samples = control.total()?.count().min(arm.total()?.count());
-        let bar = Bar { alpha: guardrail.alpha, samples_min: plan.samples_min, demand: Demand::Proven };
-        let compared = compare(&guardrail.metric, control, arm, guardrail.alpha, &plan.sequence);
-        judged.push(match compared {
-            Ok(seen) => non_inferior(seen.advantage, seen.interval, guardrail.margin, samples, &bar),
-            Err(error) => Judgement::open(-guardrail.margin, samples, error),
-        });
-    }
-    Ok(judged)
+    let sums = control.guardrails.iter().zip(&arm.guardrails);
+    plan.guardrails
+        .iter()
+        .zip(sums)
+        .map(|(guardrail, (control, arm))| guardrail.judge(control, arm, plan.samples_min, &plan.sequence))
+        .collect()
 }
 
 /// Takes back verdicts on the primary metric that do not survive the correction.

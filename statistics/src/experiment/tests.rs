@@ -146,7 +146,7 @@ fn one_of_many_arms_needs_more_evidence_than_the_only_one() {
     let alone =
         look(&Plan::new(CONVERSIONS), &[control.clone(), lucky.clone()], &[(&[10_000, 10_000], &[1.0, 1.0])]);
     assert_eq!(alone.recommendation, Recommendation::Winner { arm: 1 });
-    let mut many = vec![control.clone(); 10];
+    let mut many = vec![control; 10];
     many[4] = lucky;
     let among_ten = look(&Plan::new(CONVERSIONS), &many, &[(&[10_000; 10], &[1.0; 10])]);
     assert_eq!(among_ten.recommendation, Recommendation::NoDifferenceYet);
@@ -197,7 +197,7 @@ fn lists_that_do_not_fit_together_are_refused() {
     let arm = Arm { primary: &sums, guardrails: vec![], before: RunningPValue::default() };
     let plan = Plan::new(CONVERSIONS);
     let before = RunningPValue::default();
-    assert!(decide(&plan, &[arm.clone()], &[], before).is_err());
+    assert!(decide(&plan, std::slice::from_ref(&arm), &[], before).is_err());
     let uneven = [StratumCounts::new(vec![1, 1, 1], &[1.0, 1.0, 1.0]).unwrap()];
     assert!(decide(&plan, &[arm.clone(), arm.clone()], &uneven, before).is_err());
     let guarded = Plan {

@@ -155,7 +155,7 @@ mod tests {
             parts in 1usize..6,
         ) {
             let whole = sums_of(&observations);
-            let mut order = observations.clone();
+            let mut order = observations;
             order.sort_by_key(|(stratum, cluster, value)| {
                 (value.to_bits() ^ shuffled_by ^ stratum ^ u64::from(*cluster)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             });

@@ -82,7 +82,7 @@ fn enclose(
     let nearest = ((quantile.get() * count as f64).ceil() as u64).clamp(1, count);
 
     let largest_bounds = largest_value_bounds_from(quantile, half).is_some_and(|from| count >= from);
-    let upper_rank = ranks.upper.or(largest_bounds.then_some(count));
+    let upper_rank = if largest_bounds { ranks.upper.or(Some(count)) } else { ranks.upper };
     let upper = upper_rank.map_or(f64::INFINITY, |rank| values.at_rank(rank) * (1.0 + error));
     let lower = ranks.lower.map_or(0.0, |rank| values.at_rank(rank) * (1.0 - error));
     let value = positive("a quantile of latencies", values.at_rank(nearest))?;
