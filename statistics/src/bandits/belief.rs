@@ -140,10 +140,10 @@ impl Belief {
     #[must_use]
     pub fn cdf(&self, value: f64) -> f64 {
         let at = self.scale().of_value(value.clamp(self.least(), self.most()));
-        let points = self.points();
+        let (points, density) = (self.points(), self.density());
         let below: f64 = panels(&points)
             .take_while(|(low, _)| *low < at)
-            .map(|(low, high)| self.mass(low, high.min(at)))
+            .map(|(low, high)| density.mass(low, high.min(at)))
             .sum();
         (below / self.whole(&points)).clamp(0.0, 1.0)
     }
@@ -158,11 +158,11 @@ impl Belief {
                 expected: "between 0 and 1",
             });
         }
-        let points = self.points();
+        let (points, density) = (self.points(), self.density());
         let mut wanted = probability * self.whole(&points);
         let (mut low, mut high) = (points[0], points[points.len() - 1]);
         for (start, end) in panels(&points) {
-            let mass = self.mass(start, end);
+            let mass = density.mass(start, end);
             if wanted <= mass {
                 (low, high) = (start, end);
                 break;
@@ -172,7 +172,7 @@ impl Belief {
         let start = low;
         for _ in 0..HALVINGS {
             let middle = low + (high - low) / 2.0;
-            if self.mass(start, middle) < wanted {
+            if density.mass(start, middle) < wanted {
                 low = middle;
             } else {
                 high = middle;
@@ -188,15 +188,23 @@ impl Belief {
         }
     }
 
-    /// The density along the scale, as a share of its peak.
-    pub(crate) fn density(&self, place: &Place) -> f64 {
-        self.ln_density(place).exp()
+    /// The density along the scale.
+    pub(crate) fn density(&self) -> Density {
+        let peak = match *self {
+            Self::Beta { a, b } => {
+                let ln_both = (a + b).ln();
+                (a.ln() - ln_both, b.ln() - ln_both)
+            }
+            Self::Normal { .. } | Self::Student { .. } => (0.0, 0.0),
+        };
+        Density { belief: *self, peak }
     }
 
     /// Where along the scale the density changes, in order, from where it begins
     /// to matter to where it no longer does.
     pub(crate) fn points(&self) -> Vec<f64> {
-        let (peak, spread) = self.peak_and_spread();
+        let density = self.density();
+        let (peak, spread) = (self.peak(), self.spread());
         let far = STEPS[STEPS.len() - 1];
         let steps = STEPS.into_iter().chain((1..=DOUBLINGS_MAX).map(|n| far * 2f64.powi(n as i32)));
         let mut points = vec![peak];
@@ -204,7 +212,7 @@ impl Belief {
             for step in steps.clone() {
                 let at = peak + side * step * spread;
                 points.push(at);
-                if self.ln_density(&self.scale().place(at)) < LN_NEGLIGIBLE {
+                if density.ln_at(&self.scale().place(at)) < LN_NEGLIGIBLE {
                     break;
                 }
             }
@@ -215,39 +223,24 @@ impl Belief {
 
     /// The integral of [`density`](Self::density) over everything.
     pub(crate) fn whole(&self, points: &[f64]) -> f64 {
-        panels(points).map(|(low, high)| self.mass(low, high)).sum()
+        let density = self.density();
+        panels(points).map(|(low, high)| density.mass(low, high)).sum()
     }
 
-    fn mass(&self, low: f64, high: f64) -> f64 {
-        let scale = self.scale();
-        let values: Values = RULE.nodes(low, high).map(|at| self.density(&scale.place(at)));
-        RULE.integral(high - low, &values)
-    }
-
-    fn peak_and_spread(&self) -> (f64, f64) {
+    fn peak(&self) -> f64 {
         match *self {
-            Self::Beta { a, b } => (a.ln() - b.ln(), (1.0 / a + 1.0 / b).sqrt()),
-            Self::Normal { mean, deviation } => (mean, deviation),
-            Self::Student { location, scale, .. } => (location, scale),
+            Self::Beta { a, b } => a.ln() - b.ln(),
+            Self::Normal { mean, .. } => mean,
+            Self::Student { location, .. } => location,
         }
     }
 
-    fn ln_density(&self, place: &Place) -> f64 {
+    /// The width of the peak along the scale.
+    pub(crate) fn spread(&self) -> f64 {
         match *self {
-            // With the factor that the change of scale brings, the exponents are a
-            // and b rather than a - 1 and b - 1.
-            Self::Beta { a, b } => {
-                let (ln_a, ln_b, ln_both) = (a.ln(), b.ln(), (a + b).ln());
-                a * (place.ln_value - (ln_a - ln_both)) + b * (place.ln_rest - (ln_b - ln_both))
-            }
-            Self::Normal { mean, deviation } => {
-                let z = (place.value - mean) / deviation;
-                -z * z / 2.0
-            }
-            Self::Student { location, scale, degrees } => {
-                let z = (place.value - location) / scale;
-                -(degrees + 1.0) / 2.0 * (z * z / degrees).ln_1p()
-            }
+            Self::Beta { a, b } => (1.0 / a + 1.0 / b).sqrt(),
+            Self::Normal { deviation, .. } => deviation,
+            Self::Student { scale, .. } => scale,
         }
     }
 
@@ -257,6 +250,42 @@ impl Belief {
 
     fn most(&self) -> f64 {
         if self.scale() == Scale::Logit { 1.0 } else { f64::INFINITY }
+    }
+}
+
+/// The density of a belief along its scale, as a share of its peak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Density {
+    belief: Belief,
+    /// Logarithms of the most likely rate and of what it leaves.
+    peak: (f64, f64),
+}
+
+impl Density {
+    pub(crate) fn at(&self, place: &Place) -> f64 {
+        self.ln_at(place).exp()
+    }
+
+    fn ln_at(&self, place: &Place) -> f64 {
+        match self.belief {
+            // With the factor that the change of scale brings, the exponents are a
+            // and b rather than a - 1 and b - 1.
+            Belief::Beta { a, b } => a * (place.ln_value - self.peak.0) + b * (place.ln_rest - self.peak.1),
+            Belief::Normal { mean, deviation } => {
+                let z = (place.value - mean) / deviation;
+                -z * z / 2.0
+            }
+            Belief::Student { location, scale, degrees } => {
+                let z = (place.value - location) / scale;
+                -(degrees + 1.0) / 2.0 * (z * z / degrees).ln_1p()
+            }
+        }
+    }
+
+    fn mass(&self, low: f64, high: f64) -> f64 {
+        let scale = self.belief.scale();
+        let values: Values = RULE.nodes(low, high).map(|at| self.at(&scale.place(at)));
+        RULE.integral(high - low, &values)
     }
 }
 

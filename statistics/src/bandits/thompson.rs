@@ -7,15 +7,16 @@
 //! running integral of its density on the same panels. So a million observations
 //! beside three, or Jeffreys' prior, are as exact as anything else.
 
-use super::belief::{Belief, Scale, panels};
+use super::belief::{Belief, Density, Scale, panels};
 use super::error::BanditError;
 use super::quadrature::{NODES, RULE, Values};
 
 /// How many arms are compared at most: effort grows with their number squared.
 pub const ARMS_MAX: usize = 64;
 
-/// Panels narrower than this share of their place are left out: rounding noise.
-const PANEL_SHARE_MIN: f64 = 1e-14;
+/// Panels narrower than this share of the narrowest spread are joined with the
+/// next: the rule is exact on panels several spreads wide.
+const PANEL_SPREADS_MIN: f64 = 0.4;
 
 /// How an arm stands against the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +42,8 @@ pub fn standings(beliefs: &[Belief]) -> Result<Vec<Standing>, BanditError> {
     let mut arms: Vec<Arm> = beliefs.iter().map(Arm::new).collect();
     let mut points: Vec<f64> = arms.iter().flat_map(|arm| arm.points.iter().copied()).collect();
     points.sort_by(f64::total_cmp);
-    points.dedup_by(|next, kept| *next - *kept <= PANEL_SHARE_MIN * next.abs().max(kept.abs()));
+    let narrowest = beliefs.iter().map(Belief::spread).fold(f64::INFINITY, f64::min);
+    points.dedup_by(|next, kept| *next - *kept <= PANEL_SPREADS_MIN * narrowest);
 
     let mut standings = vec![Standing { probability_best: 0.0, expected_loss: 0.0 }; beliefs.len()];
     for (low, high) in panels(&points) {
@@ -82,7 +84,7 @@ fn second(own: f64, first: f64, arms: usize) -> f64 {
 
 /// One arm, and how much of its density lies below the current panel.
 struct Arm {
-    belief: Belief,
+    density: Density,
     points: Vec<f64>,
     whole: f64,
     below: f64,
@@ -92,7 +94,7 @@ impl Arm {
     fn new(belief: &Belief) -> Self {
         let points = belief.points();
         let whole = belief.whole(&points);
-        Self { belief: *belief, points, whole, below: 0.0 }
+        Self { density: belief.density(), points, whole, below: 0.0 }
     }
 
     /// Whether the density of this arm matters anywhere in the panel.
@@ -114,14 +116,15 @@ fn add_panel(scale: Scale, low: f64, high: f64, arms: &mut [Arm], standings: &mu
             distributions.push([arm.below.clamp(0.0, 1.0); NODES]);
             continue;
         }
-        let density = places.map(|place| arm.belief.density(&place) / arm.whole);
+        let density = places.map(|place| arm.density.at(&place) / arm.whole);
         let running = RULE.running(width, &density);
         distributions.push(running.map(|mass| (arm.below + mass).clamp(0.0, 1.0)));
         arm.below += RULE.integral(width, &density);
         densities.push(density);
     }
+    let mut others_below = vec![1.0; arms.len()];
     for node in 0..NODES {
-        let others_below = products_of_others(&distributions, node);
+        products_of_others(&distributions, node, &mut others_below);
         for (arm, standing) in standings.iter_mut().enumerate() {
             let others = others_below[arm];
             standing.probability_best += weights[node] * densities[arm][node] * others;
@@ -133,8 +136,7 @@ fn add_panel(scale: Scale, low: f64, high: f64, arms: &mut [Arm], standings: &mu
 }
 
 /// For each arm, the probability that all others lie below this node.
-fn products_of_others(distributions: &[Values], node: usize) -> Vec<f64> {
-    let mut products = vec![1.0; distributions.len()];
+fn products_of_others(distributions: &[Values], node: usize, products: &mut [f64]) {
     let mut before = 1.0;
     for (product, distribution) in products.iter_mut().zip(distributions) {
         *product = before;
@@ -145,7 +147,6 @@ fn products_of_others(distributions: &[Values], node: usize) -> Vec<f64> {
         *product *= after;
         after *= distribution[node];
     }
-    products
 }
 
 #[cfg(test)]
