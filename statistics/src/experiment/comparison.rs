@@ -132,7 +132,7 @@ pub fn compare(
     sequence: &AsymptoticSequence,
 ) -> Result<Comparison, InferenceError> {
     metric.check()?;
-    let (control_total, arm_total) = (control.total()?, arm.total()?);
+    let (control_total, arm_total) = shared_totals(control, arm)?;
     let large = metric.is_large(&control_total) && metric.is_large(&arm_total);
     let comparison = match (large, metric.bounds()) {
         (true, bounds) => match (by_limit_theorem(control, arm, alpha, sequence), bounds) {
@@ -153,6 +153,26 @@ pub fn compare(
         return Ok(comparison);
     }
     Ok(Comparison { advantage: -comparison.advantage, interval: comparison.interval.negated(), ..comparison })
+}
+
+/// What each of two arms has seen in the strata that both saw: all that a comparison
+/// rests on, however much one of them has seen alone.
+pub(super) fn shared_totals(control: &ArmSums, arm: &ArmSums) -> Result<(Moments, Moments), InferenceError> {
+    let control_strata = control.strata()?;
+    let (mut control_total, mut arm_total) = (Moments::default(), Moments::default());
+    for (stratum, sums) in arm.strata()? {
+        if let Some(control) = control_strata.get(&stratum) {
+            control_total.merge(control)?;
+            arm_total.merge(&sums)?;
+        }
+    }
+    Ok((control_total, arm_total))
+}
+
+/// The smaller number of observations of the two, in the strata that both saw.
+pub(super) fn shared_samples(control: &ArmSums, arm: &ArmSums) -> Result<u64, InferenceError> {
+    let (control, arm) = shared_totals(control, arm)?;
+    Ok(control.count().min(arm.count()))
 }
 
 fn by_limit_theorem(

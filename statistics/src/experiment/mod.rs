@@ -2,15 +2,16 @@
 //! is the control, each other arm is held against it.
 //!
 //! The order of judging: if units went astray ([`sample_ratio`](crate::sample_ratio)),
-//! nothing else counts; then harm (a guardrail that failed, or a primary metric
-//! that is worse); then a winner (better on the primary metric after the
-//! correction over arms, all guardrails passed). Otherwise the experiment goes on.
-//! All of it holds at every look, so it may be watched continuously.
+//! nothing else counts; then a winner (better on the primary metric after the
+//! correction over arms, all guardrails passed); then harm (a guardrail that failed,
+//! or a primary metric that is worse). Otherwise the experiment goes on. All of it
+//! holds at every look, so it may be watched continuously.
 
 mod comparison;
 
 use std::fmt;
 
+use comparison::shared_samples;
 pub use comparison::{Comparison, Direction, Method, Metric, compare};
 
 use crate::confidence::{AsymptoticSequence, RunningPValue};
@@ -79,7 +80,7 @@ impl Guardrail {
         sequence: &AsymptoticSequence,
     ) -> Result<Judgement, InferenceError> {
         self.check()?;
-        let samples = control.total()?.count().min(arm.total()?.count());
+        let samples = shared_samples(control, arm)?;
         let bar = Bar { alpha: self.alpha, samples_min, demand: Demand::Proven };
         Ok(match compare(&self.metric, control, arm, self.alpha, sequence) {
             Ok(seen) => non_inferior(seen.advantage, seen.interval, self.margin, samples, &bar),
@@ -274,7 +275,7 @@ fn compare_all(plan: &Plan, arms: &[Arm<'_>]) -> Result<Vec<ArmResult>, Inferenc
     let mut results = Vec::with_capacity(arms.len() - 1);
     for (index, arm) in arms.iter().enumerate().skip(1) {
         let comparison = compare(&plan.primary, control.primary, arm.primary, plan.alpha, &plan.sequence);
-        let samples = control.primary.total()?.count().min(arm.primary.total()?.count());
+        let samples = shared_samples(control.primary, arm.primary)?;
         let better = match &comparison {
             Ok(seen) => superior(seen.advantage, seen.interval, 0.0, samples, &bar),
             Err(error) => Judgement::open(0.0, samples, error.clone()),

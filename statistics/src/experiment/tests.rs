@@ -192,6 +192,16 @@ fn bounded_means_are_judged_in_their_own_unit() {
 }
 
 #[test]
+fn what_one_arm_saw_alone_makes_no_comparison_large() {
+    // Ten thousand of the control before the arm began, and thirty beside it.
+    let control = rates(&[(1, 5000, 10_000), (2, 3, 30)]);
+    let arm = rates(&[(2, 500, 1000)]);
+    let outcome = look(&Plan::new(CONVERSIONS), &[control, arm], &[]);
+    assert_eq!(outcome.arms[0].comparison.clone().unwrap().method, Method::SmallCounts);
+    assert_eq!(outcome.arms[0].better.samples, 30);
+}
+
+#[test]
 fn lists_that_do_not_fit_together_are_refused() {
     let sums = rates(&[(1, 1, 2)]);
     let arm = Arm { primary: &sums, guardrails: vec![], before: RunningPValue::default() };
