@@ -286,3 +286,22 @@ fn normal_inverse_gamma(case: &Case) {
     let probabilities = [1e-6, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999_999];
     case.all_close("mean_ppf", &probabilities.map(|u| belief.quantile(u).unwrap()));
 }
+
+/// Ten arms, a million rewards beside three, Jeffreys' prior, heavy tails.
+#[test]
+fn hard_comparisons_and_expected_losses_agree_with_scipy() {
+    each_case("bandits_more.json", 8, |case| {
+        let beliefs: Vec<Belief> = if case.input["alpha_beta"].is_array() {
+            let shapes = case.pairs("alpha_beta");
+            shapes.into_iter().map(|(a, b)| Belief::beta(a, b).unwrap()).collect()
+        } else {
+            let arms = case.input["location_scale_degrees"].as_array().unwrap().iter().map(numbers);
+            arms.map(|arm| Belief::student(arm[0], arm[1], arm[2]).unwrap()).collect()
+        };
+        let standings = standings(&beliefs).unwrap();
+        let losses: Vec<f64> = standings.iter().map(|standing| standing.expected_loss).collect();
+        case.all_close("p_best", &best(&beliefs));
+        case.all_close("expected_loss", &losses);
+        true
+    });
+}
