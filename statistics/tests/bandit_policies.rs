@@ -103,6 +103,26 @@ fn a_quarantined_arm_gets_nothing_keeps_its_rewards_and_is_published_at_once() {
 }
 
 #[test]
+fn floors_and_ceilings_in_hundredths_are_met_to_the_part() {
+    let model = RewardModel::Bernoulli(BetaPrior::UNIFORM);
+    let rewards = successes(1, &[(900, 1_000), (100, 1_000), (100, 1_000), (100, 1_000)]);
+    for hundredths in 1..=25u32 {
+        let share = f64::from(hundredths) / 100.0;
+        let bounds = Bounds::new(share, 1.0).unwrap();
+        let policy = Policy::new(Explore::Thompson, model, Discount::NONE, bounds).unwrap();
+        let publication = policy.publish(&rewards, |_| true, Batch(1)).unwrap();
+        let lifted = hundredths * 10_000;
+        assert_eq!(parts(&publication), [1_000_000 - 3 * lifted, lifted, lifted, lifted]);
+    }
+    for hundredths in 25..=99u32 {
+        let bounds = Bounds::new(0.0, f64::from(hundredths) / 100.0).unwrap();
+        let policy = Policy::new(Explore::Thompson, model, Discount::NONE, bounds).unwrap();
+        let publication = policy.publish(&rewards, |_| true, Batch(1)).unwrap();
+        assert_eq!(publication.arms[0].probability_ppm, hundredths * 10_000);
+    }
+}
+
+#[test]
 fn a_floor_that_does_not_fit_is_refused() {
     let rewards = successes(1, &[(1, 2), (1, 2), (1, 2)]);
     let refused = policy(Explore::Thompson, 0.4).publish(&rewards, |_| true, Batch(1));

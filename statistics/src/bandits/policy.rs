@@ -34,6 +34,9 @@ pub enum Explore {
     TopTwoThompson,
 }
 
+/// What 0.07 times a million is off by, and more: no part is lost to it.
+const ROUNDING_PPM: f64 = 1e-6;
+
 /// A bandit's policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -186,13 +189,15 @@ impl Policy {
         let wrapped: Vec<Option<f64>> = wanted.iter().copied().map(Some).collect();
         let bounded = self.bounds.apply(&wrapped)?;
         let whole = f64::from(PARTS_PER_MILLION);
-        let even = PARTS_PER_MILLION / bounded.len() as u32;
-        let floor = ((self.bounds.floor() * whole).ceil() as u32).min(even);
-        let ceiling = ((self.bounds.ceiling() * whole).floor() as u32).max(even + 1);
+        let arms = bounded.len() as u32;
+        let floor =
+            ((self.bounds.floor() * whole - ROUNDING_PPM).ceil() as u32).min(PARTS_PER_MILLION / arms);
+        let ceiling = ((self.bounds.ceiling() * whole + ROUNDING_PPM).floor() as u32)
+            .max(PARTS_PER_MILLION.div_ceil(arms));
 
         let above: Vec<f64> =
             bounded.iter().map(|share| (share - f64::from(floor) / whole).max(0.0)).collect();
-        let rest = PARTS_PER_MILLION - floor * bounded.len() as u32;
+        let rest = PARTS_PER_MILLION - floor * arms;
         let mut parts = if above.iter().any(|share| *share > 0.0) {
             apportion(&above, rest)?
         } else {
