@@ -142,9 +142,10 @@ def listed(answer):
 
 
 def eventually(what, condition, limit_seconds=30):
-    """Waits until a condition holds."""
+    """Waits until a condition holds, and gives what it gave then."""
     deadline = time.monotonic() + limit_seconds
-    while not condition():
+    while not (held := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {limit_seconds} s: {what}")
         time.sleep(0.02)
+    return held
