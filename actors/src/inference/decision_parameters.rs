@@ -44,6 +44,13 @@ impl DecisionParameters {
         });
     }
 
+    /// Each with its name, for those who encode them in their own way.
+    pub fn list(&self) -> Vec<(&'static str, ParameterChoice)> {
+        let mut list = Vec::with_capacity(6);
+        self.each(|name, said| list.push((name, said.into())));
+        list
+    }
+
     /// Appends them to an encoded `ModelInferResponse`, to which they belong from
     /// then on: protobuf lets the entries of a map stand anywhere. Spares small
     /// predictions a dozen allocations.

@@ -93,7 +93,7 @@ impl GrpcInferenceService for InferenceService {
         let answer = self.inference()?.infer(request, context).await.map_err(failed)?;
         let mut said = HeaderMap::new();
         if words::metadata_is_wanted(&headers) {
-            words::response_headers(&answer.parameters, &mut said);
+            words::response_headers(words::choices(&answer.parameters), &mut said);
         }
         Ok(Response::from_parts(MetadataMap::from_headers(said), answer, http::Extensions::new()))
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use starling_actors::inference::{InferError, Parameters, RequestContext};
+use starling_proto::inference::ModelInferRequest;
 use starling_proto::inference::infer_parameter::ParameterChoice;
-use starling_proto::inference::{InferParameter, ModelInferRequest};
 use starling_raft::state::Principal;
 
 use super::parameters;
@@ -97,29 +97,40 @@ pub(super) fn metadata_is_wanted(headers: &HeaderMap) -> bool {
     headers.get(&METADATA).is_some_and(|value| value == "true")
 }
 
-/// What an answer says about its decision, as headers.
-pub(super) fn response_headers(parameters: &Parameters, headers: &mut HeaderMap) {
-    for (key, parameter) in parameters {
-        if let Some((name, value)) = response_header(key, parameter) {
+/// Those parameters of an answer that say something of its decision, as headers.
+pub(super) fn response_headers<'a>(
+    parameters: impl IntoIterator<Item = (&'a str, &'a ParameterChoice)>,
+    headers: &mut HeaderMap,
+) {
+    for (key, choice) in parameters {
+        if let Some((name, value)) = response_header(key, choice) {
             headers.insert(name, value);
         }
     }
 }
 
-fn response_header(key: &str, parameter: &InferParameter) -> Option<(HeaderName, HeaderValue)> {
+/// As they stand in a message.
+pub(super) fn choices(parameters: &Parameters) -> impl Iterator<Item = (&str, &ParameterChoice)> {
+    parameters
+        .iter()
+        .filter_map(|(key, parameter)| Some((key.as_str(), parameter.parameter_choice.as_ref()?)))
+}
+
+fn response_header(key: &str, choice: &ParameterChoice) -> Option<(HeaderName, HeaderValue)> {
     let name = match key {
         // Known words cost no allocation.
         "starling_decision" => HeaderName::from_static("x-starling-decision"),
         "starling_epoch" => HeaderName::from_static("x-starling-epoch"),
         "starling_version" => HeaderName::from_static("x-starling-version"),
         "starling_node" => HeaderName::from_static("x-starling-node"),
+        "starling_propensity" => HeaderName::from_static("x-starling-propensity"),
         "starling_sticky" => HeaderName::from_static("x-starling-sticky"),
         _ => {
             let word = key.strip_prefix(PARAMETER_PREFIX)?;
             format!("{HEADER_PREFIX}{}", word.replace('_', "-")).parse().ok()?
         }
     };
-    let mut value = match parameter.parameter_choice.as_ref()? {
+    let mut value = match choice {
         ParameterChoice::BoolParam(true) => HeaderValue::from_static("true"),
         ParameterChoice::BoolParam(false) => HeaderValue::from_static("false"),
         ParameterChoice::Int64Param(number) => HeaderValue::from(*number),
@@ -137,6 +148,7 @@ fn response_header(key: &str, parameter: &InferParameter) -> Option<(HeaderName,
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use proptest::prelude::*;
+    use starling_proto::inference::InferParameter;
 
     use super::*;
 
@@ -198,7 +210,7 @@ mod tests {
             ("other".to_owned(), parameter(ParameterChoice::Int64Param(1))),
         ]);
         let mut found = HeaderMap::new();
-        response_headers(&parameters, &mut found);
+        response_headers(choices(&parameters), &mut found);
         let expected = headers(&[
             (HeaderName::from_static("x-starling-epoch"), "9"),
             (HeaderName::from_static("x-starling-sticky"), "false"),

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Incoming};
 use prometheus::IntCounter;
 use prost::Message;
-use starling_actors::inference::{DecisionParameters, InferError, Parameters, Prediction};
+use starling_actors::inference::{DecisionParameters, InferError, Prediction};
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_raft::state::Principal;
 use tonic::Status;
@@ -104,9 +104,8 @@ impl DirectGrpc {
         let mut answer = Response::new(AnswerBody::Nothing);
         answer.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
         if let Some(decided) = decided.as_ref().filter(|_| as_metadata) {
-            let mut parameters = Parameters::new();
-            decided.write(&mut parameters);
-            words::response_headers(&parameters, answer.headers_mut());
+            let list = decided.list();
+            words::response_headers(list.iter().map(|(name, choice)| (*name, choice)), answer.headers_mut());
         }
         drop(account);
         *answer.body_mut() = AnswerBody::Message(encode(&response, decided.as_ref()));

@@ -22,8 +22,15 @@ pub(super) struct Encoded {
     pub(super) json_bytes: Option<usize>,
 }
 
+/// What is said of the decision, beside the answer's own parameters.
+pub(super) type Decided<'a> = &'a [(&'static str, ParameterChoice)];
+
 /// Encodes an answer whose outputs are raw. The error names the output.
-pub(super) fn encode(response: &ModelInferResponse, form: &OutputForm) -> Result<Encoded, String> {
+pub(super) fn encode(
+    response: &ModelInferResponse,
+    decided: Decided<'_>,
+    form: &OutputForm,
+) -> Result<Encoded, String> {
     if response.raw_output_contents.len() != response.outputs.len() {
         return Err(format!(
             "the answer has {} outputs and the contents of {}",
@@ -45,9 +52,9 @@ pub(super) fn encode(response: &ModelInferResponse, form: &OutputForm) -> Result
     push_quoted(&response.model_name, &mut json);
     json.push_str(",\"model_version\":");
     push_quoted(&response.model_version, &mut json);
-    if !response.parameters.is_empty() {
+    if !response.parameters.is_empty() || !decided.is_empty() {
         json.push_str(",\"parameters\":");
-        push_parameters(&response.parameters, None, &mut json);
+        push_parameters(&response.parameters, decided, None, &mut json);
     }
     json.push_str(",\"outputs\":[");
     let mut any_binary = false;
@@ -63,7 +70,7 @@ pub(super) fn encode(response: &ModelInferResponse, form: &OutputForm) -> Result
         let binary_bytes = is_binary.then_some(raw.len());
         if is_binary || !output.parameters.is_empty() {
             json.push_str(",\"parameters\":");
-            push_parameters(&output.parameters, binary_bytes, &mut json);
+            push_parameters(&output.parameters, &[], binary_bytes, &mut json);
         }
         if !is_binary {
             json.push_str(",\"data\":");
@@ -119,12 +126,14 @@ fn push_number(number: impl Display, json: &mut String) {
 /// the JSON, if it does.
 fn push_parameters(
     parameters: &HashMap<String, InferParameter>,
+    decided: Decided<'_>,
     binary_bytes: Option<usize>,
     json: &mut String,
 ) {
     let own = parameters.iter().filter(|(key, _)| binary_bytes.is_none() || *key != BINARY_DATA_SIZE);
-    let own = own.map(|(key, parameter)| Written::Own(key, parameter));
-    let mut written: Vec<Written<'_>> = own.chain(binary_bytes.map(Written::Size)).collect();
+    let own = own.map(|(key, parameter)| Written::Own(key, parameter.parameter_choice.as_ref()));
+    let decided = decided.iter().map(|(key, choice)| Written::Own(key, Some(choice)));
+    let mut written: Vec<Written<'_>> = own.chain(decided).chain(binary_bytes.map(Written::Size)).collect();
     written.sort_unstable_by_key(Written::key);
     json.push('{');
     for (index, parameter) in written.iter().enumerate() {
@@ -138,9 +147,9 @@ fn push_parameters(
     json.push('}');
 }
 
-/// A parameter of the answer itself, or the size of a tensor.
+/// A parameter of the answer, or the size of a tensor.
 enum Written<'a> {
-    Own(&'a str, &'a InferParameter),
+    Own(&'a str, Option<&'a ParameterChoice>),
     Size(usize),
 }
 
@@ -153,11 +162,11 @@ impl<'a> Written<'a> {
     }
 
     fn push(&self, json: &mut String) {
-        let parameter = match self {
+        let choice = match self {
             Self::Size(bytes) => return push_number(bytes, json),
-            Self::Own(_, parameter) => parameter,
+            Self::Own(_, choice) => *choice,
         };
-        match &parameter.parameter_choice {
+        match choice {
             Some(ParameterChoice::BoolParam(true)) => json.push_str("true"),
             Some(ParameterChoice::BoolParam(false)) => json.push_str("false"),
             Some(ParameterChoice::Int64Param(number)) => push_number(number, json),
@@ -204,7 +213,7 @@ mod tests {
 
     #[test]
     fn json_answers_are_those_of_triton() {
-        let encoded = encode(&response("FP32", &[1, 16], sixteen()), &OutputForm::default()).unwrap();
+        let encoded = encode(&response("FP32", &[1, 16], sixteen()), &[], &OutputForm::default()).unwrap();
         let expected = r#"{"id":"42","model_name":"identity","model_version":"1","outputs":[{"name":"OUTPUT0","datatype":"FP32","shape":[1,16],"data":[1.0,2.0,3.0,4.0,5.0,6.0,7.0,8.0,9.0,10.0,11.0,12.0,13.0,14.0,15.0,16.0]}]}"#;
         assert_eq!(String::from_utf8(encoded.body).unwrap(), expected);
         assert_eq!(encoded.json_bytes, None);
@@ -213,7 +222,7 @@ mod tests {
     #[test]
     fn binary_answers_are_those_of_triton() {
         let form = form(r#"{"inputs":[],"parameters":{"binary_data_output":true}}"#);
-        let encoded = encode(&response("FP32", &[1, 16], sixteen()), &form).unwrap();
+        let encoded = encode(&response("FP32", &[1, 16], sixteen()), &[], &form).unwrap();
         assert_eq!(encoded.json_bytes, Some(156));
         assert_eq!(encoded.body.len(), 220);
         let expected = r#"{"id":"42","model_name":"identity","model_version":"1","outputs":[{"name":"OUTPUT0","datatype":"FP32","shape":[1,16],"parameters":{"binary_data_size":64}}]}"#;
@@ -227,14 +236,14 @@ mod tests {
             r#"{"inputs":[],"parameters":{"binary_data_output":true},
                 "outputs":[{"name":"OUTPUT0","parameters":{"binary_data":false}}]}"#,
         );
-        let encoded = encode(&response("UINT8", &[1], vec![7]), &form).unwrap();
+        let encoded = encode(&response("UINT8", &[1], vec![7]), &[], &form).unwrap();
         assert!(String::from_utf8(encoded.body).unwrap().contains(r#""data":[7]"#));
         assert_eq!(encoded.json_bytes, None);
     }
 
     #[test]
     fn a_type_without_json_form_is_refused_by_name() {
-        let error = encode(&response("FP16", &[1], vec![0, 0]), &OutputForm::default()).unwrap_err();
+        let error = encode(&response("FP16", &[1], vec![0, 0]), &[], &OutputForm::default()).unwrap_err();
         assert!(error.contains("output 'OUTPUT0'") && error.contains("binary_data"), "{error}");
     }
 
@@ -244,9 +253,13 @@ mod tests {
         let mut response = response("UINT8", &[1], vec![7]);
         response.parameters.insert("starling_sticky".into(), parameter(ParameterChoice::BoolParam(true)));
         response.parameters.insert("starling_epoch".into(), parameter(ParameterChoice::Int64Param(9)));
-        let body = String::from_utf8(encode(&response, &OutputForm::default()).unwrap().body).unwrap();
-        assert!(body.contains(r#""parameters":{"starling_epoch":9,"starling_sticky":true}"#), "{body}");
+        let decided = [("starling_node", ParameterChoice::Int64Param(1_000))];
+        let encoded = encode(&response, &decided, &OutputForm::default()).unwrap();
+        let body = String::from_utf8(encoded.body).unwrap();
+        let expected = r#""parameters":{"starling_epoch":9,"starling_node":1000,"starling_sticky":true}"#;
+        assert!(body.contains(expected), "{body}");
     }
+
     #[test]
     fn what_json_needs_escaped_is_and_each_kind_of_value_is_itself() {
         let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
@@ -262,7 +275,7 @@ mod tests {
         .into();
         response.outputs[0].parameters.insert("e".into(), InferParameter::default());
         let form = form(r#"{"inputs":[],"parameters":{"binary_data_output":true}}"#);
-        let encoded = encode(&response, &form).unwrap();
+        let encoded = encode(&response, &[], &form).unwrap();
         let json = encoded.json_bytes.unwrap();
         let expected = concat!(
             r#"{"id":"a\"\\\n\u0001é","model_name":"identity","model_version":"1","outputs":[{"name":"OUTPUT0","#,

@@ -10,6 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Body as HttpBody;
+use starling_actors::inference::Prediction;
 use starling_raft::state::Principal;
 
 use super::decode::{Decoded, decode, decode_raw};
@@ -63,8 +64,11 @@ where
     request.model_name = target.model;
     request.model_version = target.version;
     let context = words::request_context(headers, &request, principal)?;
-    let answer = inference.infer(request, context).await?;
-    let encoded = encode(&answer, &form).map_err(|error| RestError::new(StatusCode::BAD_REQUEST, error))?;
+    let Prediction { response: answer, decided, account } = inference.predict(request, context).await?;
+    drop(account);
+    let decided = decided.map(|decided| decided.list()).unwrap_or_default();
+    let encoded =
+        encode(&answer, &decided, &form).map_err(|error| RestError::new(StatusCode::BAD_REQUEST, error))?;
     let mut response = Response::new(Bytes::from(encoded.body));
     let answer_headers = response.headers_mut();
     answer_headers.reserve(ANSWER_HEADERS);
@@ -76,7 +80,7 @@ where
         None => JSON,
     };
     answer_headers.insert(header::CONTENT_TYPE, content_type);
-    words::response_headers(&answer.parameters, answer_headers);
+    words::response_headers(decided.iter().map(|(name, choice)| (*name, choice)), answer_headers);
     if let Some(format) = LoadFormat::of(headers) {
         format.write(inference.in_flight(), answer_headers);
     }
