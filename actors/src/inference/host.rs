@@ -112,6 +112,11 @@ impl LoadedVersion {
         Ok((answer, account))
     }
 
+    /// Dedicated instances on each device.
+    pub fn instances(&self) -> usize {
+        self.version.plan.instances()
+    }
+
     /// Requests queued or running.
     pub fn in_flight(&self) -> usize {
         self.version.in_flight()

@@ -42,7 +42,9 @@ impl Inference {
     pub fn model_config(&self, model: &str, version: &str) -> Result<ModelConfigResponse, InferError> {
         let table = self.core.routing.table();
         let (model, version) = described(&table, model, version)?;
-        Ok(ModelConfigResponse { config: Some(config(model, version, &self.core.board.view())) })
+        let instances_here = self.core.local.get(version.id).map(|loaded| loaded.instances());
+        let config = config(model, version, &self.core.board.view(), instances_here);
+        Ok(ModelConfigResponse { config: Some(config) })
     }
 
     /// Cumulative counts of one model or, if empty, of all that are loaded

@@ -75,8 +75,14 @@ pub fn metadata(model: &RoutedModel, version: &RoutedVersion) -> ModelMetadataRe
 
 /// The configuration of a version. Where requests are batched, `max_batch_size`
 /// is positive and dims leave the batch axis out, as Triton's clients expect;
-/// else it is 0 and dims are whole.
-pub fn config(model: &RoutedModel, version: &RoutedVersion, view: &ReadinessView) -> ModelConfig {
+/// else it is 0 and dims are whole. `instances_here`: on each device of this node,
+/// if it is loaded here; else the count is what the settings say.
+pub fn config(
+    model: &RoutedModel,
+    version: &RoutedVersion,
+    view: &ReadinessView,
+    instances_here: Option<usize>,
+) -> ModelConfig {
     let batched = is_batched(&version.version);
     let dims = |spec: &TensorSpec| {
         let batch_axes = usize::from(batched);
@@ -103,9 +109,10 @@ pub fn config(model: &RoutedModel, version: &RoutedVersion, view: &ReadinessView
         default_priority_level: settings.default_priority_level.into(),
         ..ModelDynamicBatching::default()
     };
+    let count = instances_here.unwrap_or(settings.instances.max(1) as usize);
     let instances = ModelInstanceGroup {
         name: model.model.name.to_string(),
-        count: i32::try_from(settings.instances.max(1)).unwrap_or(i32::MAX),
+        count: i32::try_from(count).unwrap_or(i32::MAX),
         kind: instance_kind(settings.device).into(),
         ..ModelInstanceGroup::default()
     };
@@ -228,12 +235,27 @@ mod tests {
         let table = table(&one_ready());
         let model = table.model("digits").unwrap();
         let version = model.representative().unwrap();
-        let config = config(model, version, &loaded_by_one_node(version, 32));
+        let config = config(model, version, &loaded_by_one_node(version, 32), None);
         assert_eq!(config.max_batch_size, 32);
         assert_eq!(config.input[0].dims, [4]);
         assert_eq!(config.input[0].data_type, WireDataType::TypeFp32 as i32);
         assert_eq!(config.output[0].dims, [2]);
         assert!(config.scheduling_choice.is_some());
+    }
+
+    #[test]
+    fn a_config_says_how_many_instances_there_are_here_or_else_what_was_set() {
+        let mut cluster = TestState::default();
+        cluster.register_with("digits", VersionSettings { instances: 3, ..VersionSettings::default() });
+        cluster.register("other");
+        let table = table(&cluster);
+        let count = |name: &str, here| {
+            let model = table.model(name).unwrap();
+            let version = model.representative().unwrap();
+            config(model, version, &ReadinessView::default(), here).instance_group[0].count
+        };
+        assert_eq!((count("digits", None), count("other", None)), (3, 1));
+        assert_eq!(count("other", Some(2)), 2);
     }
 
     #[test]
@@ -243,7 +265,7 @@ mod tests {
         cluster.register_with("digits", settings);
         let table = table(&cluster);
         let model = table.model("digits").unwrap();
-        let config = config(model, model.representative().unwrap(), &ReadinessView::default());
+        let config = config(model, model.representative().unwrap(), &ReadinessView::default(), None);
         assert_eq!(config.max_batch_size, 0);
         assert_eq!(config.input[0].dims, [-1, 4]);
         assert!(config.scheduling_choice.is_none());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_proto::peer::ForwardRequest;
 use starling_raft::peers::PeerIdentity;
@@ -199,18 +200,26 @@ impl Drop for Inside {
     }
 }
 
+/// Counts those inside, and lets out as many as the semaphore does.
+fn echo_when_let(
+    inside: &Arc<AtomicUsize>,
+    may_answer: &Arc<Semaphore>,
+) -> impl Fn(ForwardRequest) -> BoxFuture<'static, Result<ModelInferResponse, InferError>> + Clone + use<> {
+    let (inside, may_answer) = (Arc::clone(inside), Arc::clone(may_answer));
+    move |request| {
+        let (here, may_answer) = (Inside::enter(&inside), Arc::clone(&may_answer));
+        Box::pin(async move {
+            let _here = here;
+            may_answer.acquire().await.unwrap().forget();
+            echo(request).await
+        })
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_dropped_is_cancelled_at_the_peer_and_the_others_go_on() {
     let (inside, may_answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-    let (count, gate) = (Arc::clone(&inside), Arc::clone(&may_answer));
-    let answer = move |request| {
-        let (here, gate) = (Inside::enter(&count), Arc::clone(&gate));
-        async move {
-            let _here = here;
-            gate.acquire().await.unwrap().forget();
-            echo(request).await
-        }
-    };
+    let answer = echo_when_let(&inside, &may_answer);
     let address = node(answer, &CancellationToken::new()).await;
     let (asking, _over) = open(&address).await;
     let sender = Sender::new(b"a");
@@ -266,15 +275,7 @@ async fn a_panic_at_the_peer_is_a_refusal_of_that_request_only() {
 #[tokio::test]
 async fn a_node_that_leaves_answers_what_it_has_and_takes_nothing_new() {
     let (inside, may_answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-    let (count, gate) = (Arc::clone(&inside), Arc::clone(&may_answer));
-    let answer = move |request| {
-        let (here, gate) = (Inside::enter(&count), Arc::clone(&gate));
-        async move {
-            let _here = here;
-            gate.acquire().await.unwrap().forget();
-            echo(request).await
-        }
-    };
+    let answer = echo_when_let(&inside, &may_answer);
     let end = CancellationToken::new();
     let address = node(answer, &end).await;
     let (asking, over) = open(&address).await;
