@@ -109,7 +109,7 @@ pub fn config(
         default_priority_level: settings.default_priority_level.into(),
         ..ModelDynamicBatching::default()
     };
-    let count = instances_here.unwrap_or(settings.instances.max(1) as usize);
+    let count = instances_here.unwrap_or_else(|| settings.instances.max(1) as usize);
     let instances = ModelInstanceGroup {
         name: model.model.name.to_string(),
         count: i32::try_from(count).unwrap_or(i32::MAX),
