@@ -22,6 +22,7 @@ mod commands;
 mod events;
 mod outcomes;
 mod pieces;
+mod route_pieces;
 mod snapshots;
 
 use bincode::config::{BigEndian, Configuration, Fixint, Limit, NoLimit};

@@ -5,6 +5,7 @@ use super::pieces::{
     AddressesV1, LabelsV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, VersionRefV1, digest, model_name,
     node_uuid, parts_per_million, version_label,
 };
+use super::route_pieces::{RuleV1, ShadowV1};
 use super::{CodecError, Decode, Encode, Stored, stored, thaw};
 use crate::state::models::VersionSettings;
 use crate::state::{
@@ -27,6 +28,7 @@ const DELETE_VERSION: u16 = 0x0304;
 const DELETE_MODEL: u16 = 0x0305;
 const SET_PLACEMENT: u16 = 0x0306;
 const SET_ROUTE: u16 = 0x0401;
+const CONFIGURE_ROUTE: u16 = 0x0402;
 
 /// Every (number, version) that can be read.
 pub(super) const KNOWN: &[(u16, u16)] = &[
@@ -46,6 +48,7 @@ pub(super) const KNOWN: &[(u16, u16)] = &[
     (DELETE_MODEL, 1),
     (SET_PLACEMENT, 1),
     (SET_ROUTE, 1),
+    (CONFIGURE_ROUTE, 1),
 ];
 
 #[derive(Encode, Decode)]
@@ -149,6 +152,14 @@ struct SetRouteCommandV1 {
     expected_epoch: Option<u64>,
 }
 
+#[derive(Encode, Decode)]
+struct ConfigureRouteCommandV1 {
+    model: String,
+    rules: Option<Vec<RuleV1<VersionRefV1>>>,
+    shadows: Option<Vec<ShadowV1<VersionRefV1>>>,
+    expected_epoch: Option<u64>,
+}
+
 /// Writes the oldest version that says all of it: members that cannot read a
 /// newer one yet go on reading whatever they can.
 pub(super) fn store(command: &Command) -> Stored {
@@ -234,13 +245,25 @@ fn store_model(command: &ModelCommand) -> Stored {
 }
 
 fn store_route(command: &RouteCommand) -> Stored {
-    let RouteCommand::Set { model, weights, expected_epoch } = command;
-    let frozen = SetRouteCommandV1 {
-        model: model.to_string(),
-        weights: weights.iter().map(|(version, weight)| (version.into(), weight.get())).collect(),
-        expected_epoch: expected_epoch.map(Epoch::get),
-    };
-    stored(SET_ROUTE, 1, &frozen)
+    match command {
+        RouteCommand::Set { model, weights, expected_epoch } => {
+            let frozen = SetRouteCommandV1 {
+                model: model.to_string(),
+                weights: weights.iter().map(|(version, weight)| (version.into(), weight.get())).collect(),
+                expected_epoch: expected_epoch.map(Epoch::get),
+            };
+            stored(SET_ROUTE, 1, &frozen)
+        }
+        RouteCommand::Configure { model, rules, shadows, expected_epoch } => {
+            let frozen = ConfigureRouteCommandV1 {
+                model: model.to_string(),
+                rules: rules.as_ref().map(|rules| rules.iter().map(RuleV1::new).collect()),
+                shadows: shadows.as_ref().map(|shadows| shadows.iter().map(ShadowV1::new).collect()),
+                expected_epoch: expected_epoch.map(Epoch::get),
+            };
+            stored(CONFIGURE_ROUTE, 1, &frozen)
+        }
+    }
 }
 
 /// Reads whichever version.
@@ -263,6 +286,7 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Comma
         (DELETE_MODEL, 1) => thaw::<DeleteModelCommandV1>(WHAT, payload)?.try_into()?,
         (SET_PLACEMENT, 1) => thaw::<SetPlacementCommandV1>(WHAT, payload)?.try_into()?,
         (SET_ROUTE, 1) => thaw::<SetRouteCommandV1>(WHAT, payload)?.try_into()?,
+        (CONFIGURE_ROUTE, 1) => thaw::<ConfigureRouteCommandV1>(WHAT, payload)?.try_into()?,
         _ if KNOWN.iter().any(|(known, _)| *known == number) => {
             return Err(CodecError::UnknownVersion { what: WHAT, number, version });
         }
@@ -397,6 +421,21 @@ impl TryFrom<SetRouteCommandV1> for Command {
         Ok(Self::Route(RouteCommand::Set {
             model: model_name(&frozen.model)?,
             weights,
+            expected_epoch: frozen.expected_epoch.map(Epoch::new),
+        }))
+    }
+}
+
+impl TryFrom<ConfigureRouteCommandV1> for Command {
+    type Error = CodecError;
+
+    fn try_from(frozen: ConfigureRouteCommandV1) -> Result<Self, CodecError> {
+        let rules = frozen.rules.map(|rules| rules.into_iter().map(RuleV1::thaw).collect());
+        let shadows = frozen.shadows.map(|shadows| shadows.into_iter().map(ShadowV1::thaw).collect());
+        Ok(Self::Route(RouteCommand::Configure {
+            model: model_name(&frozen.model)?,
+            rules: rules.transpose()?,
+            shadows: shadows.transpose()?,
             expected_epoch: frozen.expected_epoch.map(Epoch::new),
         }))
     }

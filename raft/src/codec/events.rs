@@ -5,6 +5,7 @@ use super::pieces::{
     AddressesV1, LabelsV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, WeightsV1, digest, model_name,
     node_uuid, version_label, weights, weights_v1,
 };
+use super::route_pieces::{RuleV1, ShadowV1};
 use super::{CodecError, Decode, Encode, Stored, stored, thaw};
 use crate::state::models::VersionSettings;
 use crate::state::{
@@ -28,6 +29,7 @@ const VERSION_DELETED: u16 = 0x8305;
 const MODEL_DELETED: u16 = 0x8306;
 const PLACEMENT_SET: u16 = 0x8307;
 const ROUTE_SET: u16 = 0x8401;
+const ROUTE_CONFIGURED: u16 = 0x8402;
 
 /// Every (number, version) that can be read.
 pub(super) const KNOWN: &[(u16, u16)] = &[
@@ -49,6 +51,7 @@ pub(super) const KNOWN: &[(u16, u16)] = &[
     (MODEL_DELETED, 1),
     (PLACEMENT_SET, 1),
     (ROUTE_SET, 1),
+    (ROUTE_CONFIGURED, 1),
 ];
 
 #[derive(Encode, Decode)]
@@ -168,6 +171,13 @@ struct RouteSetV1 {
     weights: WeightsV1,
 }
 
+#[derive(Encode, Decode)]
+struct RouteConfiguredV1 {
+    model: String,
+    rules: Vec<RuleV1<u64>>,
+    shadows: Vec<ShadowV1<u64>>,
+}
+
 /// Writes the oldest version that says all of it: members that cannot read a
 /// newer one yet go on reading whatever they can.
 pub(super) fn store(event: &Event) -> Stored {
@@ -277,8 +287,19 @@ fn store_model(event: &ModelEvent) -> Stored {
 }
 
 fn store_route(event: &RouteEvent) -> Stored {
-    let RouteEvent::RouteSet { model, weights } = event;
-    stored(ROUTE_SET, 1, &RouteSetV1 { model: model.to_string(), weights: weights_v1(weights) })
+    match event {
+        RouteEvent::RouteSet { model, weights } => {
+            stored(ROUTE_SET, 1, &RouteSetV1 { model: model.to_string(), weights: weights_v1(weights) })
+        }
+        RouteEvent::RouteConfigured { model, rules, shadows } => {
+            let frozen = RouteConfiguredV1 {
+                model: model.to_string(),
+                rules: rules.iter().map(RuleV1::new).collect(),
+                shadows: shadows.iter().map(ShadowV1::new).collect(),
+            };
+            stored(ROUTE_CONFIGURED, 1, &frozen)
+        }
+    }
 }
 
 /// Reads whichever version.
@@ -303,6 +324,7 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Event
         (MODEL_DELETED, 1) => thaw::<ModelDeletedV1>(WHAT, payload)?.try_into()?,
         (PLACEMENT_SET, 1) => thaw::<PlacementSetV1>(WHAT, payload)?.try_into()?,
         (ROUTE_SET, 1) => thaw::<RouteSetV1>(WHAT, payload)?.try_into()?,
+        (ROUTE_CONFIGURED, 1) => thaw::<RouteConfiguredV1>(WHAT, payload)?.try_into()?,
         _ if KNOWN.iter().any(|(known, _)| *known == number) => {
             return Err(CodecError::UnknownVersion { what: WHAT, number, version });
         }
@@ -455,5 +477,17 @@ impl TryFrom<RouteSetV1> for Event {
     fn try_from(frozen: RouteSetV1) -> Result<Self, CodecError> {
         let (model, weights) = (model_name(&frozen.model)?, weights(frozen.weights)?);
         Ok(Self::Route(RouteEvent::RouteSet { model, weights }))
+    }
+}
+
+impl TryFrom<RouteConfiguredV1> for Event {
+    type Error = CodecError;
+
+    fn try_from(frozen: RouteConfiguredV1) -> Result<Self, CodecError> {
+        Ok(Self::Route(RouteEvent::RouteConfigured {
+            model: model_name(&frozen.model)?,
+            rules: frozen.rules.into_iter().map(RuleV1::thaw).collect::<Result<_, _>>()?,
+            shadows: frozen.shadows.into_iter().map(ShadowV1::thaw).collect::<Result<_, _>>()?,
+        }))
     }
 }

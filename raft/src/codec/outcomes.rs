@@ -2,7 +2,7 @@
 //! to whoever asked. New refusals go to the end of the frozen enum, gated by a
 //! feature level; none is ever changed or moved.
 
-use super::pieces::{model_name, version_label};
+use super::pieces::{model_name, rule_name, version_label};
 use super::{CodecError, Decode, Encode, Stored, freeze, thaw};
 use crate::state::{Accepted, Epoch, FeatureLevel, LogIndex, NodeId, Ordinal, Outcome, Rejection};
 
@@ -35,6 +35,9 @@ pub(super) enum RejectionV1 {
     FeatureNotEnabled { needed: u32, current: u32 },
     NodeTooOld { cluster: u32, node: u32 },
     LimitReached { what: String, limit: u64 },
+    // From feature level 3 on.
+    NoRoute(String),
+    RuleNamedTwice { model: String, rule: String },
 }
 
 /// Writes the newest version.
@@ -117,6 +120,10 @@ impl From<&Rejection> for RejectionV1 {
                 Self::NodeTooOld { cluster: cluster.get(), node: node.get() }
             }
             Rejection::LimitReached { what, limit } => Self::LimitReached { what, limit },
+            Rejection::NoRoute(model) => Self::NoRoute(model.to_string()),
+            Rejection::RuleNamedTwice { model, rule } => {
+                Self::RuleNamedTwice { model: model.to_string(), rule: rule.to_string() }
+            }
         }
     }
 }
@@ -169,6 +176,10 @@ impl TryFrom<RejectionV1> for Rejection {
                 Self::NodeTooOld { cluster: FeatureLevel::new(cluster), node: FeatureLevel::new(node) }
             }
             RejectionV1::LimitReached { what, limit } => Self::LimitReached { what, limit },
+            RejectionV1::NoRoute(model) => Self::NoRoute(model_name(&model)?),
+            RejectionV1::RuleNamedTwice { model, rule } => {
+                Self::RuleNamedTwice { model: model_name(&model)?, rule: rule_name(&rule)? }
+            }
         };
         Ok(live)
     }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{CodecError, Decode, Encode, invalid};
 use crate::state::models::{DataType, DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings};
 use crate::state::{
-    Addresses, ArtefactDigest, ModelName, NodeUuid, Ordinal, PartsPerMillion, Phase, RequestId, Signature,
-    VersionLabel, VersionRef,
+    Addresses, ArtefactDigest, ModelName, NodeUuid, Ordinal, PartsPerMillion, Phase, RequestId, RuleName,
+    Signature, VersionLabel, VersionRef,
 };
 
 pub(super) type LabelsV1 = BTreeMap<String, String>;
@@ -369,6 +369,10 @@ impl TryFrom<VersionRefV1> for VersionRef {
 
 pub(super) fn model_name(text: &str) -> Result<ModelName, CodecError> {
     text.parse().map_err(invalid("model name"))
+}
+
+pub(super) fn rule_name(text: &str) -> Result<RuleName, CodecError> {
+    text.parse().map_err(invalid("rule name"))
 }
 
 pub(super) fn version_label(text: &str) -> Result<VersionLabel, CodecError> {

@@ -9,6 +9,7 @@ use super::pieces::{
     AddressesV1, LabelsV1, PhaseV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, WeightsV1, digest,
     model_name, node_uuid, request_id, version_label, weights, weights_v1,
 };
+use super::route_pieces::{RuleV1, ShadowV1};
 use super::{CodecError, Decode, Encode, Stored, stored, thaw_state};
 use crate::state::bucket::BUCKETS;
 use crate::state::models::VersionSettings;
@@ -21,7 +22,7 @@ use crate::state::{
 const STATE: u16 = 0x0601;
 
 /// Every (number, version) that can be read.
-pub(super) const KNOWN: &[(u16, u16)] = &[(STATE, 1), (STATE, 2)];
+pub(super) const KNOWN: &[(u16, u16)] = &[(STATE, 1), (STATE, 2), (STATE, 3)];
 
 /// Its versions differ in nothing but the settings of the models' versions.
 #[derive(Encode, Decode)]
@@ -40,6 +41,21 @@ struct StateOf<Settings> {
 
 type StateV1 = StateOf<SettingsV1>;
 type StateV2 = StateOf<SettingsV2>;
+
+/// What came with feature level 3 stands after all that was there before.
+#[derive(Encode, Decode)]
+struct StateV3 {
+    before: StateV2,
+    beside_weights: Vec<BesideWeightsV1>,
+}
+
+/// Of a route that says anything beside its weights.
+#[derive(Encode, Decode)]
+struct BesideWeightsV1 {
+    model: String,
+    rules: Vec<RuleV1<u64>>,
+    shadows: Vec<ShadowV1<u64>>,
+}
 
 #[derive(Encode, Decode)]
 struct ClusterV1 {
@@ -93,7 +109,9 @@ struct RouteV1 {
 /// also under binaries that know only the first.
 pub(super) fn store(state: &State) -> Stored {
     let mut versions = state.models.iter().flat_map(|model| model.versions.values());
-    if versions.all(|version| version.settings.fit_feature_level_1()) {
+    if state.routes.iter().any(|(_, route)| says_more_than_weights(route)) {
+        stored(STATE, 3, &StateV3::from(state))
+    } else if versions.all(|version| version.settings.fit_feature_level_1()) {
         stored(STATE, 1, &StateV1::from(state))
     } else {
         stored(STATE, 2, &StateV2::from(state))
@@ -106,8 +124,46 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<State
     match (number, version) {
         (STATE, 1) => thaw_state::<StateV1>(payload)?.try_into(),
         (STATE, 2) => thaw_state::<StateV2>(payload)?.try_into(),
+        (STATE, 3) => thaw_state::<StateV3>(payload)?.try_into(),
         (STATE, _) => Err(CodecError::UnknownVersion { what: WHAT, number, version }),
         _ => Err(CodecError::UnknownType { what: WHAT, number }),
+    }
+}
+
+fn says_more_than_weights(route: &Route) -> bool {
+    !route.rules.is_empty() || !route.shadows.is_empty()
+}
+
+impl From<&State> for StateV3 {
+    fn from(live: &State) -> Self {
+        let routes = live.routes.iter().filter(|(_, route)| says_more_than_weights(route));
+        let beside_weights = routes.map(|(model, route)| BesideWeightsV1 {
+            model: model.to_string(),
+            rules: route.rules.iter().map(RuleV1::new).collect(),
+            shadows: route.shadows.iter().map(ShadowV1::new).collect(),
+        });
+        Self { before: live.into(), beside_weights: beside_weights.collect() }
+    }
+}
+
+impl TryFrom<StateV3> for State {
+    type Error = CodecError;
+
+    fn try_from(frozen: StateV3) -> Result<Self, CodecError> {
+        let mut state: Self = frozen.before.try_into()?;
+        for BesideWeightsV1 { model, rules, shadows } in frozen.beside_weights {
+            let Some(route) = state.routes.get(&model) else {
+                return Err(CodecError::Damaged {
+                    what: "route",
+                    reason: format!("'{model}' has no weights"),
+                });
+            };
+            let mut route = Route::clone(route);
+            route.rules = rules.into_iter().map(RuleV1::thaw).collect::<Result<_, _>>()?;
+            route.shadows = shadows.into_iter().map(ShadowV1::thaw).collect::<Result<_, _>>()?;
+            state.routes.insert(model_name(&model)?, route);
+        }
+        Ok(state)
     }
 }
 
@@ -300,6 +356,8 @@ impl TryFrom<RouteV1> for Route {
             epoch: Epoch::new(frozen.epoch),
             weights: weights(frozen.weights)?,
             table: OwnershipTable::from_intervals(intervals),
+            rules: Vec::new(),
+            shadows: Vec::new(),
         })
     }
 }

@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 /// Longest model name, in bytes.
 pub const MODEL_NAME_BYTES_MAX: usize = 128;
+/// Longest name of a rule, in bytes.
+pub const RULE_NAME_BYTES_MAX: usize = 64;
 /// Longest version label, in bytes.
 pub const VERSION_LABEL_BYTES_MAX: usize = 64;
 
@@ -188,6 +190,20 @@ impl FromStr for ModelName {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         check_characters("model name", text, MODEL_NAME_BYTES_MAX)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+name! {
+    /// What people call a rule of a route; unique within it.
+    RuleName
+}
+
+impl FromStr for RuleName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        check_characters("rule name", text, RULE_NAME_BYTES_MAX)?;
         Ok(Self(text.to_owned()))
     }
 }

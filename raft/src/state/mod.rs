@@ -24,7 +24,7 @@ pub use clock::{LogTime, WallTime};
 pub use cluster::{Cluster, ClusterCommand, ClusterEvent};
 pub use identifiers::{
     ArtefactDigest, ClusterId, Epoch, FeatureLevel, LogIndex, ModelName, NodeId, NodeUuid, Ordinal,
-    PartsPerMillion, Principal, RequestId, VersionLabel, VersionRef,
+    PartsPerMillion, Principal, RequestId, RuleName, VersionLabel, VersionRef,
 };
 pub use members::{Addresses, Member, MemberCommand, MemberEvent, Members};
 pub use models::{Model, ModelCommand, ModelEvent, Models, Phase, Signature, Version};
@@ -57,6 +57,7 @@ impl Command {
             {
                 FeatureLevel::new(2)
             }
+            Self::Route(RouteCommand::Configure { .. }) => FeatureLevel::new(3),
             Self::Cluster(_) | Self::Member(_) | Self::Model(_) | Self::Route(_) => FeatureLevel::new(1),
         }
     }

@@ -1,6 +1,6 @@
 //! Why a command is refused: the same value on every node.
 
-use super::identifiers::{Epoch, FeatureLevel, ModelName, NodeId, Ordinal, VersionLabel};
+use super::identifiers::{Epoch, FeatureLevel, ModelName, NodeId, Ordinal, RuleName, VersionLabel};
 
 /// A refusal. Replicated as a success is: a retry gets it again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +56,17 @@ pub enum Rejection {
         model: ModelName,
         /// What they sum to.
         sum_ppm: u64,
+    },
+    /// There is nothing to configure yet.
+    #[error("model '{0}' has no route yet: none of its versions is ready; see `starling get versions {0}`")]
+    NoRoute(ModelName),
+    /// The same name twice among the rules of one route.
+    #[error("two rules of the route of model '{model}' are called '{rule}'")]
+    RuleNamedTwice {
+        /// The model.
+        model: ModelName,
+        /// The name.
+        rule: RuleName,
     },
     /// The same version twice in one route.
     #[error("version '{version}' is named twice in the route of model '{model}'")]

@@ -12,9 +12,9 @@ use starling_raft::state::{
 };
 
 use crate::log::{
-    SECOND_MICROS, cluster_id, delete_model, delete_version, drain, join_at, mark_failed, mark_ready, raise,
-    register, register_with, remove, request_id, set_labels, set_placement, set_route, set_route_at,
-    signature, undrain,
+    SECOND_MICROS, cluster_id, configure_route, delete_model, delete_version, drain, join_at, mark_failed,
+    mark_ready, raise, register, register_with, remove, request_id, rule, set_labels, set_placement,
+    set_route, set_route_at, shadow, signature, undrain,
 };
 
 const MODELS: [&str; 3] = ["digits", "letters", "fraud"];
@@ -27,6 +27,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let own_label = || prop::sample::select(&VERSIONS[..3]);
     let node = || prop_oneof![Just(1_000_u64), 1_001..1_040_u64];
     let split = (name(), version(), version(), 0..=1_000_000_u32, proptest::option::of(0..40_u64));
+    let beside = (name(), version(), version(), 0..=1_000_000_u32, proptest::option::of(0..40_u64));
     prop_oneof![
         1 => (1..3_u128).prop_map(|id| Command::Cluster(ClusterCommand::Found { cluster_id: cluster_id(id) })),
         1 => (1..4_u32).prop_map(raise),
@@ -46,6 +47,9 @@ fn any_command() -> impl Strategy<Value = Command> {
         1 => (name(), version()).prop_map(|(name, version)| set_route(name, &[(version, 1_000_000)])),
         4 => split.prop_map(|(name, one, other, part, epoch)| {
             set_route_at(name, &[(one, part), (other, 1_000_000 - part)], epoch)
+        }),
+        3 => beside.prop_map(|(name, gold, copies, portion, epoch)| {
+            configure_route(name, vec![rule("gold", portion, gold)], vec![shadow(copies, portion)], epoch)
         }),
     ]
 }

@@ -14,6 +14,8 @@ use starling_raft::snapshot_file::{read_snapshot, write_snapshot};
 use starling_raft::state::models::{
     DataType, DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings,
 };
+use starling_raft::state::routes::rules::{Attribute, Condition, Rule, Test};
+use starling_raft::state::routes::shadows::{Agreement, Comparison, Shadow};
 use starling_raft::state::{
     Accepted, ArtefactDigest, ClusterCommand, ClusterEvent, Command, EntryContext, Epoch, Event, EventClass,
     FeatureLevel, LogIndex, LogTime, MemberCommand, MemberEvent, ModelCommand, ModelEvent, NodeId, Ordinal,
@@ -221,7 +223,65 @@ fn commands() -> Vec<(&'static str, Command)> {
                 expected_epoch: Some(Epoch::new(9)),
             }),
         ),
+        (
+            "command-0402-v1",
+            Command::Route(RouteCommand::Configure {
+                model: digits(),
+                rules: Some(full_rules().iter().map(|rule| rule.for_version(by_label())).collect()),
+                shadows: Some(full_shadows().iter().map(|shadow| shadow.for_version(by_label())).collect()),
+                expected_epoch: Some(Epoch::new(9)),
+            }),
+        ),
+        (
+            "command-0402-v1-as-they-are",
+            Command::Route(RouteCommand::Configure {
+                model: digits(),
+                rules: None,
+                shadows: None,
+                expected_epoch: None,
+            }),
+        ),
     ]
+}
+
+fn by_label() -> VersionRef {
+    VersionRef::Label(label("v2"))
+}
+
+/// Every attribute, every test.
+fn full_rules() -> Vec<Rule> {
+    let condition = |attribute, test| Condition { attribute, test };
+    let when = vec![
+        condition(Attribute::Parameter("tier".to_owned()), Test::Equals("gold".to_owned())),
+        condition(
+            Attribute::Metadata("x-country".to_owned()),
+            Test::In(vec!["de".to_owned(), "at".to_owned()]),
+        ),
+        condition(Attribute::Metadata("user-agent".to_owned()), Test::Matches("^ios/1[0-9]".to_owned())),
+    ];
+    vec![
+        Rule { name: "gold".parse().unwrap(), when, portion: ppm(500_000), version: Ordinal::new(2) },
+        Rule { name: "rest".parse().unwrap(), when: vec![], portion: ppm(1), version: Ordinal::new(1) },
+    ]
+}
+
+/// Every agreement.
+fn full_shadows() -> Vec<Shadow> {
+    let outputs = vec![
+        ("exact".to_owned(), Agreement::Exact),
+        ("near".to_owned(), Agreement::Tolerance { absolute_nano: 5, relative_nano: 10_000 }),
+        ("scores".to_owned(), Agreement::Distance { max: ppm(20_000) }),
+    ];
+    let when = vec![Condition {
+        attribute: Attribute::Parameter("safe".to_owned()),
+        test: Test::Equals("true".to_owned()),
+    }];
+    vec![Shadow {
+        version: Ordinal::new(2),
+        portion: ppm(250_000),
+        when,
+        comparison: Comparison { outputs, others: Agreement::TopOne },
+    }]
 }
 
 fn events() -> Vec<(&'static str, Event)> {
@@ -294,18 +354,28 @@ fn events() -> Vec<(&'static str, Event)> {
 
 /// Events that came later, and are not in the golden history segment.
 fn later_events() -> Vec<(&'static str, Event)> {
-    vec![(
-        "event-8301-v2",
-        Event::Model(ModelEvent::VersionRegistered {
-            model: model("digits"),
-            ordinal: Ordinal::new(2),
-            label: label("v2"),
-            digest: digest(),
-            size_bytes: 4_711,
-            signature: full_signature(),
-            settings: level_2_settings(),
-        }),
-    )]
+    vec![
+        (
+            "event-8301-v2",
+            Event::Model(ModelEvent::VersionRegistered {
+                model: model("digits"),
+                ordinal: Ordinal::new(2),
+                label: label("v2"),
+                digest: digest(),
+                size_bytes: 4_711,
+                signature: full_signature(),
+                settings: level_2_settings(),
+            }),
+        ),
+        (
+            "event-8402-v1",
+            Event::Route(RouteEvent::RouteConfigured {
+                model: model("digits"),
+                rules: full_rules(),
+                shadows: full_shadows(),
+            }),
+        ),
+    ]
 }
 
 fn outcomes() -> Vec<(&'static str, Outcome)> {
@@ -368,6 +438,11 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
             "outcome-0501-v1-limit-reached",
             Err(Rejection::LimitReached { what: "the number of models".to_owned(), limit: 10_000 }),
         ),
+        ("outcome-0501-v1-no-route", Err(Rejection::NoRoute(digits()))),
+        (
+            "outcome-0501-v1-rule-named-twice",
+            Err(Rejection::RuleNamedTwice { model: digits(), rule: "gold".parse().unwrap() }),
+        ),
     ]
 }
 
@@ -399,6 +474,21 @@ fn full_state_of_level_2() -> State {
     let register = |settings| register_with("words", None, 7, settings, full_signature());
     log.accept(register(level_2_settings()));
     log.accept(register(local_settings()));
+    log.state
+}
+
+/// The same, and a route that says more than weights.
+fn full_state_of_level_3() -> State {
+    let mut log = Log { state: full_state_of_level_2(), index: 200, ..Log::empty() };
+    log.accept(join(1, 3));
+    log.accept(join(2, 3));
+    log.accept(raise(3));
+    log.accept(Command::Route(RouteCommand::Configure {
+        model: model("digits"),
+        rules: Some(full_rules().iter().map(|rule| rule.for_version(by_label())).collect()),
+        shadows: Some(full_shadows().iter().map(|shadow| shadow.for_version(by_label())).collect()),
+        expected_epoch: None,
+    }));
     log.state
 }
 
@@ -445,6 +535,7 @@ fn states_are_read_and_written_as_ever() {
         ("state-0601-v1", full_state()),
         ("state-0601-v1-empty", State::default()),
         ("state-0601-v2", full_state_of_level_2()),
+        ("state-0601-v3", full_state_of_level_3()),
     ] {
         let bytes = golden(name, &encode_state(&value));
         assert_eq!(decode_state(&bytes), Ok(value.clone()), "{name}");
@@ -531,7 +622,7 @@ fn every_golden_file_is_tested() {
         .chain(events().into_iter().map(|(name, _)| name))
         .chain(outcomes().into_iter().map(|(name, _)| name))
         .chain(later_events().into_iter().map(|(name, _)| name))
-        .chain(["state-0601-v1", "state-0601-v1-empty", "state-0601-v2"])
+        .chain(["state-0601-v1", "state-0601-v1-empty", "state-0601-v2", "state-0601-v3"])
         .chain(["envelope-v1-command", "envelope-v1-event"])
         .chain(["history-segment-v1", "snapshot-v1"])
         .map(|name| format!("{name}.hex"))

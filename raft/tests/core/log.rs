@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
+use starling_raft::state::routes::rules::{Attribute, Condition, Rule, Test};
+use starling_raft::state::routes::shadows::{Agreement, Comparison, Shadow};
 use starling_raft::state::{
     Accepted, Addresses, ArtefactDigest, ClusterCommand, ClusterId, Command, EntryContext, Event,
     FeatureLevel, LogIndex, LogTime, MemberCommand, ModelCommand, ModelName, NodeId, NodeUuid, Ordinal,
     Outcome, PartsPerMillion, Principal, Rejection, RequestId, RouteCommand, Signature, State, VersionLabel,
-    WallTime,
+    VersionRef, WallTime,
 };
 use uuid::Uuid;
 
@@ -241,4 +243,34 @@ pub fn set_route_at(name: &str, weights: &[(&str, u32)], expected_epoch: Option<
         weights: weights.iter().map(|(version, weight)| (version.parse().unwrap(), ppm(*weight))).collect(),
         expected_epoch: expected_epoch.map(starling_raft::state::Epoch::new),
     })
+}
+
+/// Rules and shadows in place of those that there are.
+pub fn configure_route(
+    name: &str,
+    rules: Vec<Rule<VersionRef>>,
+    shadows: Vec<Shadow<VersionRef>>,
+    expected_epoch: Option<u64>,
+) -> Command {
+    Command::Route(RouteCommand::Configure {
+        model: model(name),
+        rules: Some(rules),
+        shadows: Some(shadows),
+        expected_epoch: expected_epoch.map(starling_raft::state::Epoch::new),
+    })
+}
+
+/// A rule for requests whose parameter `tier` is its name.
+pub fn rule(name: &str, portion: u32, version: &str) -> Rule<VersionRef> {
+    let when = vec![Condition {
+        attribute: Attribute::Parameter("tier".to_owned()),
+        test: Test::Equals(name.to_owned()),
+    }];
+    Rule { name: name.parse().unwrap(), when, portion: ppm(portion), version: version.parse().unwrap() }
+}
+
+/// A shadow of every request whose outputs must be the same.
+pub fn shadow(version: &str, portion: u32) -> Shadow<VersionRef> {
+    let comparison = Comparison { outputs: vec![], others: Agreement::Exact };
+    Shadow { version: version.parse().unwrap(), portion: ppm(portion), when: vec![], comparison }
 }
