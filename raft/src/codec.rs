@@ -22,6 +22,10 @@ mod commands;
 mod events;
 mod outcomes;
 mod pieces;
+mod rollout_commands;
+mod rollout_events;
+mod rollout_pieces;
+mod rollout_snapshots;
 mod route_pieces;
 mod snapshots;
 
@@ -156,8 +160,14 @@ pub fn state_digest(state: &State) -> [u8; 32] {
 
 /// Every (what, number, version) that this binary can read. Each has a golden file.
 pub fn known_types() -> Vec<(&'static str, u16, u16)> {
-    let commands = commands::KNOWN.iter().map(|(number, version)| ("command", *number, *version));
-    let events = events::KNOWN.iter().map(|(number, version)| ("event", *number, *version));
+    let commands = commands::KNOWN
+        .iter()
+        .chain(rollout_commands::KNOWN)
+        .map(|(number, version)| ("command", *number, *version));
+    let events = events::KNOWN
+        .iter()
+        .chain(rollout_events::KNOWN)
+        .map(|(number, version)| ("event", *number, *version));
     let outcomes = outcomes::KNOWN.iter().map(|(number, version)| ("outcome", *number, *version));
     let states = snapshots::KNOWN.iter().map(|(number, version)| ("state", *number, *version));
     commands.chain(events).chain(outcomes).chain(states).collect()

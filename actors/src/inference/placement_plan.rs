@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use starling_raft::state::placement::placed_on;
-use starling_raft::state::{Model, NodeId, Ordinal, Phase, Route, State, Version};
+use starling_raft::state::{Model, NodeId, Ordinal, Phase, State, Version};
 
 use super::VersionKey;
 use super::readiness_view::ReadinessView;
@@ -86,9 +86,15 @@ pub fn candidates(state: &State, live: &BTreeSet<NodeId>) -> Vec<NodeId> {
     serving.map(|member| member.node_id).collect()
 }
 
-/// The versions of a model that should be loaded where the model is placed.
-pub fn wanted_versions(model: &Model, route: Option<&Route>) -> Vec<Ordinal> {
-    let in_route = |ordinal: Ordinal| route.is_some_and(|route| route.names(ordinal));
+/// The versions of a model that should be loaded where the model is placed:
+/// those that its route or its rollout may send requests to first.
+pub fn wanted_versions(state: &State, model: &Model) -> Vec<Ordinal> {
+    let route = state.routes.get(model.name.as_str());
+    let rolled_out = state.rollouts.owner_of(&model.name).map(|rollout| rollout.versions());
+    let in_route = |ordinal: Ordinal| {
+        route.is_some_and(|route| route.names(ordinal))
+            || rolled_out.as_ref().is_some_and(|versions| versions.contains(&ordinal))
+    };
     let may_be_loaded = |version: &Arc<Version>| !matches!(version.phase, Phase::Failed(_));
     let versions = || model.versions.values().filter(|version| may_be_loaded(version));
     let routed = versions().map(|version| version.ordinal).filter(|ordinal| in_route(*ordinal));
@@ -115,8 +121,7 @@ pub fn plan(input: &PlacementInput<'_>) -> PlacementPlan {
     for model in input.state.models.iter() {
         let placed = placed_on(model, &candidates);
         let placed_here = placed.contains(&input.this_node);
-        let route = input.state.routes.get(model.name.as_str());
-        let wanted = wanted_versions(model, route.map(|route| &**route));
+        let wanted = wanted_versions(input.state, model);
         for ordinal in &wanted {
             let id = VersionId { model_id: model.id, ordinal: *ordinal };
             let served_elsewhere =

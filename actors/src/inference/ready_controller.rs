@@ -66,8 +66,7 @@ pub fn proposals(state: &State, live: &BTreeSet<NodeId>, view: &ReadinessView) -
     let candidates = candidates(state, live);
     let mut proposals = Vec::new();
     for model in state.models.iter() {
-        let route = state.routes.get(model.name.as_str());
-        let mut wanted = wanted_versions(model, route.map(|route| &**route));
+        let mut wanted = wanted_versions(state, model);
         wanted.sort_unstable();
         let placed = placed_on(model, &candidates);
         for ordinal in wanted {

@@ -6,7 +6,7 @@ use super::pieces::{
     node_uuid, parts_per_million, version_label,
 };
 use super::route_pieces::{RuleV1, ShadowV1};
-use super::{CodecError, Decode, Encode, Stored, stored, thaw};
+use super::{CodecError, Decode, Encode, Stored, rollout_commands, stored, thaw};
 use crate::state::models::VersionSettings;
 use crate::state::{
     ClusterCommand, ClusterId, Command, Epoch, FeatureLevel, MemberCommand, ModelCommand, NodeId, Ordinal,
@@ -168,6 +168,7 @@ pub(super) fn store(command: &Command) -> Stored {
         Command::Member(command) => store_member(command),
         Command::Model(command) => store_model(command),
         Command::Route(command) => store_route(command),
+        Command::Rollout(command) => rollout_commands::store(command),
     }
 }
 
@@ -269,6 +270,9 @@ fn store_route(command: &RouteCommand) -> Stored {
 /// Reads whichever version.
 pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Command, CodecError> {
     const WHAT: &str = "command";
+    if let Some(restored) = rollout_commands::restore(number, version, payload) {
+        return restored;
+    }
     let command = match (number, version) {
         (FOUND, 1) => thaw::<FoundCommandV1>(WHAT, payload)?.into(),
         (RAISE_FEATURE_LEVEL, 1) => thaw::<RaiseFeatureLevelCommandV1>(WHAT, payload)?.into(),
@@ -287,7 +291,7 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Comma
         (SET_PLACEMENT, 1) => thaw::<SetPlacementCommandV1>(WHAT, payload)?.try_into()?,
         (SET_ROUTE, 1) => thaw::<SetRouteCommandV1>(WHAT, payload)?.try_into()?,
         (CONFIGURE_ROUTE, 1) => thaw::<ConfigureRouteCommandV1>(WHAT, payload)?.try_into()?,
-        _ if KNOWN.iter().any(|(known, _)| *known == number) => {
+        _ if KNOWN.iter().chain(rollout_commands::KNOWN).any(|(known, _)| *known == number) => {
             return Err(CodecError::UnknownVersion { what: WHAT, number, version });
         }
         _ => return Err(CodecError::UnknownType { what: WHAT, number }),

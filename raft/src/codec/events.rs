@@ -6,7 +6,7 @@ use super::pieces::{
     node_uuid, version_label, weights, weights_v1,
 };
 use super::route_pieces::{RuleV1, ShadowV1};
-use super::{CodecError, Decode, Encode, Stored, stored, thaw};
+use super::{CodecError, Decode, Encode, Stored, rollout_events, stored, thaw};
 use crate::state::models::VersionSettings;
 use crate::state::{
     ClusterEvent, ClusterId, Event, FeatureLevel, MemberEvent, ModelEvent, NodeId, Ordinal, RouteEvent,
@@ -186,6 +186,7 @@ pub(super) fn store(event: &Event) -> Stored {
         Event::Member(event) => store_member(event),
         Event::Model(event) => store_model(event),
         Event::Route(event) => store_route(event),
+        Event::Rollout(event) => rollout_events::store(event),
     }
 }
 
@@ -305,6 +306,9 @@ fn store_route(event: &RouteEvent) -> Stored {
 /// Reads whichever version.
 pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Event, CodecError> {
     const WHAT: &str = "event";
+    if let Some(restored) = rollout_events::restore(number, version, payload) {
+        return restored;
+    }
     let event = match (number, version) {
         (CLUSTER_FOUNDED, 1) => thaw::<ClusterFoundedV1>(WHAT, payload)?.into(),
         (FEATURE_LEVEL_RAISED, 1) => thaw::<FeatureLevelRaisedV1>(WHAT, payload)?.into(),
@@ -325,7 +329,7 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<Event
         (PLACEMENT_SET, 1) => thaw::<PlacementSetV1>(WHAT, payload)?.try_into()?,
         (ROUTE_SET, 1) => thaw::<RouteSetV1>(WHAT, payload)?.try_into()?,
         (ROUTE_CONFIGURED, 1) => thaw::<RouteConfiguredV1>(WHAT, payload)?.try_into()?,
-        _ if KNOWN.iter().any(|(known, _)| *known == number) => {
+        _ if KNOWN.iter().chain(rollout_events::KNOWN).any(|(known, _)| *known == number) => {
             return Err(CodecError::UnknownVersion { what: WHAT, number, version });
         }
         _ => return Err(CodecError::UnknownType { what: WHAT, number }),

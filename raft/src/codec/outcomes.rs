@@ -2,8 +2,9 @@
 //! to whoever asked. New refusals go to the end of the frozen enum, gated by a
 //! feature level; none is ever changed or moved.
 
-use super::pieces::{model_name, rule_name, version_label};
+use super::pieces::{model_name, rollout_name, rule_name, version_label};
 use super::{CodecError, Decode, Encode, Stored, freeze, thaw};
+use crate::state::rollouts::SpecProblem;
 use crate::state::{Accepted, Epoch, FeatureLevel, LogIndex, NodeId, Ordinal, Outcome, Rejection};
 
 const OUTCOME: u16 = 0x0501;
@@ -38,6 +39,35 @@ pub(super) enum RejectionV1 {
     // From feature level 3 on.
     NoRoute(String),
     RuleNamedTwice { model: String, rule: String },
+    // From feature level 4 on.
+    RouteOwned { model: String, rollout: String },
+    UnknownRollout(String),
+    RolloutExists { rollout: String, is_over: bool },
+    RolloutOver(String),
+    RolloutNotRunning(String),
+    StageNotOver { rollout: String, stage: u32 },
+    WinnerNeeded(String),
+    NoSuchArm { rollout: String, version: String },
+    NotAnExperiment(String),
+    RouteMoved { rollout: String, model: String },
+    RevisionMismatch { rollout: String, expected: u64, found: u64 },
+    InvalidRollout { rollout: String, field: String, problem: SpecProblemV1 },
+}
+
+/// New ones go to the end, gated by a feature level.
+#[derive(Encode, Decode)]
+pub(super) enum SpecProblemV1 {
+    OtherSignature { version: String, stable: String, tensor: String },
+    NotTheWholeRoute { stable: String, weight_ppm: u32 },
+    SameVersion(String),
+    StableIsNoArm(String),
+    Twice(String),
+    OutOfRange { found: i64, min: i64, max: i64 },
+    StepsDoNotGrow,
+    WeightsDoNotSum(u64),
+    TooMany { found: u64, max: u64 },
+    Empty,
+    NothingToLookAt { strategy: String, what: String },
 }
 
 /// Writes the newest version.
@@ -124,6 +154,34 @@ impl From<&Rejection> for RejectionV1 {
             Rejection::RuleNamedTwice { model, rule } => {
                 Self::RuleNamedTwice { model: model.to_string(), rule: rule.to_string() }
             }
+            Rejection::RouteOwned { model, rollout } => {
+                Self::RouteOwned { model: model.to_string(), rollout: rollout.to_string() }
+            }
+            Rejection::UnknownRollout(rollout) => Self::UnknownRollout(rollout.to_string()),
+            Rejection::RolloutExists { rollout, is_over } => {
+                Self::RolloutExists { rollout: rollout.to_string(), is_over }
+            }
+            Rejection::RolloutOver(rollout) => Self::RolloutOver(rollout.to_string()),
+            Rejection::RolloutNotRunning(rollout) => Self::RolloutNotRunning(rollout.to_string()),
+            Rejection::StageNotOver { rollout, stage } => {
+                Self::StageNotOver { rollout: rollout.to_string(), stage }
+            }
+            Rejection::WinnerNeeded(rollout) => Self::WinnerNeeded(rollout.to_string()),
+            Rejection::NoSuchArm { rollout, version } => {
+                Self::NoSuchArm { rollout: rollout.to_string(), version }
+            }
+            Rejection::NotAnExperiment(rollout) => Self::NotAnExperiment(rollout.to_string()),
+            Rejection::RouteMoved { rollout, model } => {
+                Self::RouteMoved { rollout: rollout.to_string(), model: model.to_string() }
+            }
+            Rejection::RevisionMismatch { rollout, expected, found } => Self::RevisionMismatch {
+                rollout: rollout.to_string(),
+                expected: expected.get(),
+                found: found.get(),
+            },
+            Rejection::InvalidRollout { rollout, field, problem } => {
+                Self::InvalidRollout { rollout: rollout.to_string(), field, problem: problem.into() }
+            }
         }
     }
 }
@@ -180,7 +238,79 @@ impl TryFrom<RejectionV1> for Rejection {
             RejectionV1::RuleNamedTwice { model, rule } => {
                 Self::RuleNamedTwice { model: model_name(&model)?, rule: rule_name(&rule)? }
             }
+            RejectionV1::RouteOwned { model, rollout } => {
+                Self::RouteOwned { model: model_name(&model)?, rollout: rollout_name(&rollout)? }
+            }
+            RejectionV1::UnknownRollout(rollout) => Self::UnknownRollout(rollout_name(&rollout)?),
+            RejectionV1::RolloutExists { rollout, is_over } => {
+                Self::RolloutExists { rollout: rollout_name(&rollout)?, is_over }
+            }
+            RejectionV1::RolloutOver(rollout) => Self::RolloutOver(rollout_name(&rollout)?),
+            RejectionV1::RolloutNotRunning(rollout) => Self::RolloutNotRunning(rollout_name(&rollout)?),
+            RejectionV1::StageNotOver { rollout, stage } => {
+                Self::StageNotOver { rollout: rollout_name(&rollout)?, stage }
+            }
+            RejectionV1::WinnerNeeded(rollout) => Self::WinnerNeeded(rollout_name(&rollout)?),
+            RejectionV1::NoSuchArm { rollout, version } => {
+                Self::NoSuchArm { rollout: rollout_name(&rollout)?, version }
+            }
+            RejectionV1::NotAnExperiment(rollout) => Self::NotAnExperiment(rollout_name(&rollout)?),
+            RejectionV1::RouteMoved { rollout, model } => {
+                Self::RouteMoved { rollout: rollout_name(&rollout)?, model: model_name(&model)? }
+            }
+            RejectionV1::RevisionMismatch { rollout, expected, found } => Self::RevisionMismatch {
+                rollout: rollout_name(&rollout)?,
+                expected: LogIndex::new(expected),
+                found: LogIndex::new(found),
+            },
+            RejectionV1::InvalidRollout { rollout, field, problem } => {
+                Self::InvalidRollout { rollout: rollout_name(&rollout)?, field, problem: problem.into() }
+            }
         };
         Ok(live)
+    }
+}
+
+impl From<SpecProblem> for SpecProblemV1 {
+    fn from(live: SpecProblem) -> Self {
+        match live {
+            SpecProblem::OtherSignature { version, stable, tensor } => {
+                Self::OtherSignature { version, stable, tensor }
+            }
+            SpecProblem::NotTheWholeRoute { stable, weight_ppm } => {
+                Self::NotTheWholeRoute { stable, weight_ppm }
+            }
+            SpecProblem::SameVersion(version) => Self::SameVersion(version),
+            SpecProblem::StableIsNoArm(version) => Self::StableIsNoArm(version),
+            SpecProblem::Twice(what) => Self::Twice(what),
+            SpecProblem::OutOfRange { found, min, max } => Self::OutOfRange { found, min, max },
+            SpecProblem::StepsDoNotGrow => Self::StepsDoNotGrow,
+            SpecProblem::WeightsDoNotSum(sum_ppm) => Self::WeightsDoNotSum(sum_ppm),
+            SpecProblem::TooMany { found, max } => Self::TooMany { found, max },
+            SpecProblem::Empty => Self::Empty,
+            SpecProblem::NothingToLookAt { strategy, what } => Self::NothingToLookAt { strategy, what },
+        }
+    }
+}
+
+impl From<SpecProblemV1> for SpecProblem {
+    fn from(frozen: SpecProblemV1) -> Self {
+        match frozen {
+            SpecProblemV1::OtherSignature { version, stable, tensor } => {
+                Self::OtherSignature { version, stable, tensor }
+            }
+            SpecProblemV1::NotTheWholeRoute { stable, weight_ppm } => {
+                Self::NotTheWholeRoute { stable, weight_ppm }
+            }
+            SpecProblemV1::SameVersion(version) => Self::SameVersion(version),
+            SpecProblemV1::StableIsNoArm(version) => Self::StableIsNoArm(version),
+            SpecProblemV1::Twice(what) => Self::Twice(what),
+            SpecProblemV1::OutOfRange { found, min, max } => Self::OutOfRange { found, min, max },
+            SpecProblemV1::StepsDoNotGrow => Self::StepsDoNotGrow,
+            SpecProblemV1::WeightsDoNotSum(sum_ppm) => Self::WeightsDoNotSum(sum_ppm),
+            SpecProblemV1::TooMany { found, max } => Self::TooMany { found, max },
+            SpecProblemV1::Empty => Self::Empty,
+            SpecProblemV1::NothingToLookAt { strategy, what } => Self::NothingToLookAt { strategy, what },
+        }
     }
 }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{CodecError, Decode, Encode, invalid};
 use crate::state::models::{DataType, DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings};
 use crate::state::{
-    Addresses, ArtefactDigest, ModelName, NodeUuid, Ordinal, PartsPerMillion, Phase, RequestId, RuleName,
-    Signature, VersionLabel, VersionRef,
+    Addresses, ArmName, ArtefactDigest, ModelName, NodeUuid, Ordinal, PartsPerMillion, Phase, RequestId,
+    RolloutName, RuleName, Signature, VersionLabel, VersionRef,
 };
 
 pub(super) type LabelsV1 = BTreeMap<String, String>;
@@ -369,6 +369,14 @@ impl TryFrom<VersionRefV1> for VersionRef {
 
 pub(super) fn model_name(text: &str) -> Result<ModelName, CodecError> {
     text.parse().map_err(invalid("model name"))
+}
+
+pub(super) fn rollout_name(text: &str) -> Result<RolloutName, CodecError> {
+    text.parse().map_err(invalid("rollout name"))
+}
+
+pub(super) fn arm_name(text: &str) -> Result<ArmName, CodecError> {
+    text.parse().map_err(invalid("arm name"))
 }
 
 pub(super) fn rule_name(text: &str) -> Result<RuleName, CodecError> {

@@ -48,6 +48,11 @@ pub(super) struct ShadowV1<V> {
     version: V,
     portion_ppm: u32,
     when: Vec<ConditionV1>,
+    comparison: ComparisonV1,
+}
+
+#[derive(Encode, Decode)]
+pub(super) struct ComparisonV1 {
     outputs: Vec<(String, AgreementV1)>,
     others: AgreementV1,
 }
@@ -138,27 +143,40 @@ impl<V: FrozenVersion> RuleV1<V> {
 
 impl<V: FrozenVersion> ShadowV1<V> {
     pub(super) fn new(live: &Shadow<V::Live>) -> Self {
-        let Comparison { outputs, others } = &live.comparison;
         Self {
             version: V::freeze(&live.version),
             portion_ppm: live.portion.get(),
             when: live.when.iter().map(Into::into).collect(),
-            outputs: outputs.iter().map(|(name, agreement)| (name.clone(), (*agreement).into())).collect(),
-            others: (*others).into(),
+            comparison: (&live.comparison).into(),
         }
     }
 
     pub(super) fn thaw(self) -> Result<Shadow<V::Live>, CodecError> {
-        let mut outputs = Vec::with_capacity(self.outputs.len());
-        for (name, agreement) in self.outputs {
-            outputs.push((name, agreement.try_into()?));
-        }
         Ok(Shadow {
             version: self.version.thaw()?,
             portion: parts_per_million(self.portion_ppm)?,
             when: self.when.into_iter().map(Into::into).collect(),
-            comparison: Comparison { outputs, others: self.others.try_into()? },
+            comparison: self.comparison.try_into()?,
         })
+    }
+}
+
+impl From<&Comparison> for ComparisonV1 {
+    fn from(live: &Comparison) -> Self {
+        let outputs = live.outputs.iter().map(|(name, agreement)| (name.clone(), (*agreement).into()));
+        Self { outputs: outputs.collect(), others: live.others.into() }
+    }
+}
+
+impl TryFrom<ComparisonV1> for Comparison {
+    type Error = CodecError;
+
+    fn try_from(frozen: ComparisonV1) -> Result<Self, CodecError> {
+        let mut outputs = Vec::with_capacity(frozen.outputs.len());
+        for (name, agreement) in frozen.outputs {
+            outputs.push((name, agreement.try_into()?));
+        }
+        Ok(Self { outputs, others: frozen.others.try_into()? })
     }
 }
 

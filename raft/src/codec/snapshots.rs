@@ -9,20 +9,21 @@ use super::pieces::{
     AddressesV1, LabelsV1, PhaseV1, SettingsV1, SettingsV2, SignatureV1, UuidV1, WeightsV1, digest,
     model_name, node_uuid, request_id, version_label, weights, weights_v1,
 };
+use super::rollout_snapshots::RolloutsV1;
 use super::route_pieces::{RuleV1, ShadowV1};
 use super::{CodecError, Decode, Encode, Stored, stored, thaw_state};
 use crate::state::bucket::BUCKETS;
 use crate::state::models::VersionSettings;
 use crate::state::ownership::{Interval, OwnershipTable};
 use crate::state::{
-    Cluster, ClusterId, Epoch, FeatureLevel, LogTime, Member, Model, NodeId, Ordinal, Route, State, Version,
-    WallTime,
+    Cluster, ClusterId, Epoch, FeatureLevel, LogTime, Member, Model, NodeId, Ordinal, Rollouts, Route, State,
+    Version, WallTime,
 };
 
 const STATE: u16 = 0x0601;
 
 /// Every (number, version) that can be read.
-pub(super) const KNOWN: &[(u16, u16)] = &[(STATE, 1), (STATE, 2), (STATE, 3)];
+pub(super) const KNOWN: &[(u16, u16)] = &[(STATE, 1), (STATE, 2), (STATE, 3), (STATE, 4)];
 
 /// Its versions differ in nothing but the settings of the models' versions.
 #[derive(Encode, Decode)]
@@ -47,6 +48,13 @@ type StateV2 = StateOf<SettingsV2>;
 struct StateV3 {
     before: StateV2,
     beside_weights: Vec<BesideWeightsV1>,
+}
+
+/// What came with feature level 4 stands after all that was there before.
+#[derive(Encode, Decode)]
+struct StateV4 {
+    before: StateV3,
+    rollouts: RolloutsV1,
 }
 
 /// Of a route that says anything beside its weights.
@@ -109,7 +117,9 @@ struct RouteV1 {
 /// also under binaries that know only the first.
 pub(super) fn store(state: &State) -> Stored {
     let mut versions = state.models.iter().flat_map(|model| model.versions.values());
-    if state.routes.iter().any(|(_, route)| says_more_than_weights(route)) {
+    if state.rollouts != Rollouts::default() {
+        stored(STATE, 4, &StateV4 { before: state.into(), rollouts: (&state.rollouts).into() })
+    } else if state.routes.iter().any(|(_, route)| says_more_than_weights(route)) {
         stored(STATE, 3, &StateV3::from(state))
     } else if versions.all(|version| version.settings.fit_feature_level_1()) {
         stored(STATE, 1, &StateV1::from(state))
@@ -125,6 +135,10 @@ pub(super) fn restore(number: u16, version: u16, payload: &[u8]) -> Result<State
         (STATE, 1) => thaw_state::<StateV1>(payload)?.try_into(),
         (STATE, 2) => thaw_state::<StateV2>(payload)?.try_into(),
         (STATE, 3) => thaw_state::<StateV3>(payload)?.try_into(),
+        (STATE, 4) => {
+            let StateV4 { before, rollouts } = thaw_state(payload)?;
+            Ok(State { rollouts: rollouts.try_into()?, ..before.try_into()? })
+        }
         (STATE, _) => Err(CodecError::UnknownVersion { what: WHAT, number, version }),
         _ => Err(CodecError::UnknownType { what: WHAT, number }),
     }
@@ -326,12 +340,11 @@ impl<Settings: Into<VersionSettings>> TryFrom<VersionOf<Settings>> for Version {
 
 impl RouteV1 {
     fn new(model: &str, live: &Route) -> Self {
-        let intervals = live.table.intervals().iter();
         Self {
             model: model.to_owned(),
             epoch: live.epoch.get(),
             weights: weights_v1(&live.weights),
-            intervals: intervals.map(|interval| (interval.end, interval.owner.get())).collect(),
+            intervals: frozen_table(&live.table),
         }
     }
 }
@@ -340,26 +353,35 @@ impl TryFrom<RouteV1> for Route {
     type Error = CodecError;
 
     fn try_from(frozen: RouteV1) -> Result<Self, CodecError> {
-        let mut intervals = Vec::with_capacity(frozen.intervals.len());
-        let mut start = 0;
-        for (end, owner) in frozen.intervals {
-            if end <= start {
-                return Err(damaged_table("intervals are out of order"));
-            }
-            intervals.push(Interval { start, end, owner: Ordinal::new(owner) });
-            start = end;
-        }
-        if start != BUCKETS {
-            return Err(damaged_table("intervals do not cover all buckets"));
-        }
         Ok(Self {
             epoch: Epoch::new(frozen.epoch),
             weights: weights(frozen.weights)?,
-            table: OwnershipTable::from_intervals(intervals),
+            table: table(frozen.intervals)?,
             rules: Vec::new(),
             shadows: Vec::new(),
         })
     }
+}
+
+/// End and owner of each interval.
+pub(super) fn frozen_table(live: &OwnershipTable) -> Vec<(u32, u64)> {
+    live.intervals().iter().map(|interval| (interval.end, interval.owner.get())).collect()
+}
+
+pub(super) fn table(frozen: Vec<(u32, u64)>) -> Result<OwnershipTable, CodecError> {
+    let mut intervals = Vec::with_capacity(frozen.len());
+    let mut start = 0;
+    for (end, owner) in frozen {
+        if end <= start {
+            return Err(damaged_table("intervals are out of order"));
+        }
+        intervals.push(Interval { start, end, owner: Ordinal::new(owner) });
+        start = end;
+    }
+    if start != BUCKETS {
+        return Err(damaged_table("intervals do not cover all buckets"));
+    }
+    Ok(OwnershipTable::from_intervals(intervals))
 }
 
 fn damaged_table(reason: &str) -> CodecError {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{ClusterId, Event, FeatureLevel, LogTime, Rejection, State, WallTime};
 
 /// The feature level of this binary: what it can read and decide.
-pub const FEATURE_LEVEL_SUPPORTED: FeatureLevel = FeatureLevel::new(3);
+pub const FEATURE_LEVEL_SUPPORTED: FeatureLevel = FeatureLevel::new(4);
 
 /// What holds for the whole cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

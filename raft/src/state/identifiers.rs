@@ -11,6 +11,10 @@ use uuid::Uuid;
 pub const MODEL_NAME_BYTES_MAX: usize = 128;
 /// Longest name of a rule, in bytes.
 pub const RULE_NAME_BYTES_MAX: usize = 64;
+/// Longest name of a rollout, in bytes.
+pub const ROLLOUT_NAME_BYTES_MAX: usize = 128;
+/// Longest name of an arm, in bytes.
+pub const ARM_NAME_BYTES_MAX: usize = 64;
 /// Longest version label, in bytes.
 pub const VERSION_LABEL_BYTES_MAX: usize = 64;
 
@@ -209,6 +213,34 @@ impl FromStr for RuleName {
 }
 
 name! {
+    /// What people call a rollout; unique within the cluster.
+    RolloutName
+}
+
+impl FromStr for RolloutName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        check_characters("rollout name", text, ROLLOUT_NAME_BYTES_MAX)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+name! {
+    /// What people call an arm; unique within its rollout.
+    ArmName
+}
+
+impl FromStr for ArmName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        check_characters("arm name", text, ARM_NAME_BYTES_MAX)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+name! {
     /// What people call a version; unique within its model.
     VersionLabel
 }
@@ -366,5 +398,10 @@ impl PartsPerMillion {
     /// The bare number.
     pub const fn get(self) -> u32 {
         self.0
+    }
+
+    /// What is left of everything.
+    pub const fn rest(self) -> Self {
+        Self(Self::WHOLE.0 - self.0)
     }
 }

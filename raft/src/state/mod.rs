@@ -16,6 +16,7 @@ pub mod ownership;
 pub mod placement;
 pub mod rejection;
 pub mod requests;
+pub mod rollouts;
 pub mod routes;
 
 use serde::Serialize;
@@ -23,13 +24,14 @@ use serde::Serialize;
 pub use clock::{LogTime, WallTime};
 pub use cluster::{Cluster, ClusterCommand, ClusterEvent};
 pub use identifiers::{
-    ArtefactDigest, ClusterId, Epoch, FeatureLevel, LogIndex, ModelName, NodeId, NodeUuid, Ordinal,
-    PartsPerMillion, Principal, RequestId, RuleName, VersionLabel, VersionRef,
+    ArmName, ArtefactDigest, ClusterId, Epoch, FeatureLevel, LogIndex, ModelName, NodeId, NodeUuid, Ordinal,
+    PartsPerMillion, Principal, RequestId, RolloutName, RuleName, VersionLabel, VersionRef,
 };
 pub use members::{Addresses, Member, MemberCommand, MemberEvent, Members};
 pub use models::{Model, ModelCommand, ModelEvent, Models, Phase, Signature, Version};
 pub use rejection::Rejection;
 pub use requests::RecentRequests;
+pub use rollouts::{Rollout, RolloutCommand, RolloutEvent, Rollouts};
 pub use routes::{Route, RouteCommand, RouteEvent, Routes};
 
 /// What is asked of the cluster. Each variant belongs to one aggregate.
@@ -43,6 +45,8 @@ pub enum Command {
     Model(ModelCommand),
     /// Concerns which version answers.
     Route(RouteCommand),
+    /// Concerns plans that change a route over time.
+    Rollout(RolloutCommand),
 }
 
 impl Command {
@@ -58,6 +62,7 @@ impl Command {
                 FeatureLevel::new(2)
             }
             Self::Route(RouteCommand::Configure { .. }) => FeatureLevel::new(3),
+            Self::Rollout(_) => FeatureLevel::new(4),
             Self::Cluster(_) | Self::Member(_) | Self::Model(_) | Self::Route(_) => FeatureLevel::new(1),
         }
     }
@@ -75,6 +80,8 @@ pub enum Event {
     Model(ModelEvent),
     /// A route changed.
     Route(RouteEvent),
+    /// A rollout went on, or learnt.
+    Rollout(RolloutEvent),
 }
 
 /// How long an event is kept in the history.
@@ -128,6 +135,8 @@ pub struct State {
     pub models: Models,
     /// Which version answers.
     pub routes: Routes,
+    /// Plans that change a route over time.
+    pub rollouts: Rollouts,
     /// Answers to recent requests, for retries.
     pub requests: RecentRequests,
 }
@@ -142,6 +151,7 @@ impl State {
             Command::Member(command) => members::decide(self, context, command),
             Command::Model(command) => models::decide(self, command),
             Command::Route(command) => routes::decide(self, command),
+            Command::Rollout(command) => rollouts::decide(self, context, command),
         }
     }
 
@@ -165,6 +175,7 @@ impl State {
             Event::Member(event) => members::evolve(self, event),
             Event::Model(event) => models::evolve(self, context, event),
             Event::Route(event) => routes::evolve(self, context, event),
+            Event::Rollout(event) => rollouts::evolve(self, context, event),
         }
     }
 
@@ -218,12 +229,16 @@ impl Event {
             Event::Member(event) => event.kind(),
             Event::Model(event) => event.kind(),
             Event::Route(event) => event.kind(),
+            Event::Rollout(event) => event.kind(),
         }
     }
 
     /// How long it is kept.
     pub fn class(&self) -> EventClass {
-        EventClass::Audit
+        match self {
+            Event::Rollout(RolloutEvent::FeedbackRecorded { .. }) => EventClass::Telemetry,
+            _ => EventClass::Audit,
+        }
     }
 
     fn created(&self) -> Option<u64> {

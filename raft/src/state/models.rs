@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::Serialize;
 
+use super::rollouts;
 use super::{
     ArtefactDigest, EntryContext, Event, ModelName, Ordinal, PartsPerMillion, Rejection, RouteEvent, State,
     VersionLabel, VersionRef,
@@ -491,7 +492,10 @@ pub(super) fn decide(state: &State, command: &ModelCommand) -> Result<Vec<Event>
         ModelCommand::DeleteVersion { model, version } => {
             let version = find(state, model, version)?;
             let routed = state.routes.get(model.as_str());
-            if routed.is_some_and(|route| route.names(version.ordinal)) {
+            let rolled_out = state.rollouts.owner_of(model);
+            if routed.is_some_and(|route| route.names(version.ordinal))
+                || rolled_out.is_some_and(|rollout| rollout.versions().contains(&version.ordinal))
+            {
                 return Err(Rejection::VersionInRoute { model: model.clone(), label: version.label.clone() });
             }
             Ok(vec![Event::Model(ModelEvent::VersionDeleted {
@@ -501,6 +505,7 @@ pub(super) fn decide(state: &State, command: &ModelCommand) -> Result<Vec<Event>
         }
         ModelCommand::DeleteModel { model } => {
             state.models.get(model.as_str()).ok_or_else(|| Rejection::UnknownModel(model.clone()))?;
+            rollouts::require_no_owner(state, model)?;
             Ok(vec![Event::Model(ModelEvent::ModelDeleted { model: model.clone() })])
         }
         ModelCommand::SetPlacement { model, replicas } => {
@@ -684,6 +689,7 @@ pub(super) fn evolve(state: &mut State, context: &EntryContext, event: &ModelEve
                 state.models.retire(model.clone(), deleted.next_ordinal);
             }
             state.routes.remove(model);
+            state.rollouts.forget_model(model);
         }
         ModelEvent::PlacementSet { model, replicas } => {
             state.models.update(model, |model| model.replicas = *replicas);

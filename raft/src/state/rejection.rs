@@ -1,6 +1,9 @@
 //! Why a command is refused: the same value on every node.
 
-use super::identifiers::{Epoch, FeatureLevel, ModelName, NodeId, Ordinal, RuleName, VersionLabel};
+use super::identifiers::{
+    Epoch, FeatureLevel, LogIndex, ModelName, NodeId, Ordinal, RolloutName, RuleName, VersionLabel,
+};
+use super::rollouts::SpecProblem;
 
 /// A refusal. Replicated as a success is: a retry gets it again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,5 +139,88 @@ pub enum Rejection {
         what: String,
         /// How many.
         limit: u64,
+    },
+    /// Somebody else sets the weights.
+    #[error(
+        "the weights of model '{model}' belong to rollout '{rollout}' until it is over; `starling rollout status {rollout}` shows it, `starling rollout abort {rollout}` ends it"
+    )]
+    RouteOwned {
+        /// The model.
+        model: ModelName,
+        /// The rollout.
+        rollout: RolloutName,
+    },
+    /// No such rollout.
+    #[error("rollout '{0}' is not found; `starling rollout list` lists what there is")]
+    UnknownRollout(RolloutName),
+    /// The name is another plan's.
+    #[error(
+        "rollout '{rollout}' exists with another plan{}; give this one another name{}",
+        if *.is_over { " and is over" } else { "" },
+        if *.is_over { ", or start it anew with `starling rollout start --again`" } else { "" }
+    )]
+    RolloutExists {
+        /// The rollout.
+        rollout: RolloutName,
+        /// Whether that one is over.
+        is_over: bool,
+    },
+    /// Nothing can be done to it any more.
+    #[error("rollout '{0}' is over; `starling rollout status {0}` says how it ended")]
+    RolloutOver(RolloutName),
+    /// Paused or held.
+    #[error("rollout '{0}' is paused or held; `starling rollout resume {0}` lets it go on")]
+    RolloutNotRunning(RolloutName),
+    /// The stage's time, or its approval, has not come.
+    #[error("stage {stage} of rollout '{rollout}' is not over yet")]
+    StageNotOver {
+        /// The rollout.
+        rollout: RolloutName,
+        /// Index among its stages.
+        stage: u32,
+    },
+    /// An experiment does not know by itself who wins.
+    #[error("rollout '{0}' has several arms: say which version gets everything with `--winner VERSION`")]
+    WinnerNeeded(RolloutName),
+    /// The version is none of the arms.
+    #[error("version '{version}' is no arm of rollout '{rollout}'")]
+    NoSuchArm {
+        /// The rollout.
+        rollout: RolloutName,
+        /// Label or ordinal.
+        version: String,
+    },
+    /// It has no arms.
+    #[error("rollout '{0}' is no experiment of several arms")]
+    NotAnExperiment(RolloutName),
+    /// Somebody changed the route since the rollout ended.
+    #[error(
+        "the route of model '{model}' is no longer what rollout '{rollout}' made of it; set it with `starling route set {model}`"
+    )]
+    RouteMoved {
+        /// The rollout.
+        rollout: RolloutName,
+        /// The model.
+        model: ModelName,
+    },
+    /// Somebody changed the rollout since it was looked at.
+    #[error("rollout '{rollout}' is at revision {found}, not {expected}: it changed in between")]
+    RevisionMismatch {
+        /// The rollout.
+        rollout: RolloutName,
+        /// What the command expected.
+        expected: LogIndex,
+        /// What it is.
+        found: LogIndex,
+    },
+    /// The plan cannot be carried out.
+    #[error("rollout '{rollout}': {field}: {problem}")]
+    InvalidRollout {
+        /// The rollout.
+        rollout: RolloutName,
+        /// The field's path in its manifest.
+        field: String,
+        /// What is wrong with it.
+        problem: SpecProblem,
     },
 }

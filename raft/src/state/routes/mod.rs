@@ -10,6 +10,7 @@ use imbl::OrdMap;
 use serde::Serialize;
 
 use super::ownership::OwnershipTable;
+use super::rollouts;
 use super::{
     EntryContext, Epoch, Event, Model, ModelName, Ordinal, PartsPerMillion, Phase, Rejection, State,
     VersionRef,
@@ -143,6 +144,7 @@ fn decide_weights(
     expected_epoch: Option<Epoch>,
 ) -> Result<Vec<Event>, Rejection> {
     let model = find(state, name)?;
+    rollouts::require_no_owner(state, name)?;
     let current = state.routes.get(name.as_str());
     check_epoch(name, current, expected_epoch)?;
     let mut resolved: Vec<(Ordinal, PartsPerMillion)> = Vec::with_capacity(weights.len());
@@ -275,29 +277,34 @@ fn limit(what: &str, count: usize, limit: usize) -> Result<(), Rejection> {
 pub(super) fn evolve(state: &mut State, context: &EntryContext, event: &RouteEvent) {
     let epoch = Epoch::new(context.log_index.get());
     match event {
-        RouteEvent::RouteSet { model, weights } => {
-            let route = match state.routes.get(model.as_str()) {
-                Some(route) => Route {
-                    epoch,
-                    weights: weights.clone(),
-                    table: route.table.reweighted(weights),
-                    ..Route::clone(route)
-                },
-                None => Route {
-                    epoch,
-                    weights: weights.clone(),
-                    table: OwnershipTable::new(weights),
-                    rules: Vec::new(),
-                    shadows: Vec::new(),
-                },
-            };
-            state.routes.insert(model.clone(), route);
-        }
+        RouteEvent::RouteSet { model, weights } => set_weights(state, epoch, model, weights),
         RouteEvent::RouteConfigured { model, rules, shadows } => {
             let Some(route) = state.routes.get(model.as_str()) else { return };
             let (rules, shadows) = (rules.clone(), shadows.clone());
             let route = Route { epoch, rules, shadows, ..Route::clone(route) };
             state.routes.insert(model.clone(), route);
+            rollouts::epoch_began(state, model);
         }
     }
+}
+
+/// From an epoch on, these weights, which are in order of ordinal, without zeroes.
+pub(super) fn set_weights(
+    state: &mut State,
+    epoch: Epoch,
+    model: &ModelName,
+    weights: &[(Ordinal, PartsPerMillion)],
+) {
+    let weights = weights.to_vec();
+    let route = match state.routes.get(model.as_str()) {
+        Some(route) => {
+            let table = route.table.reweighted(&weights);
+            Route { epoch, weights, table, ..Route::clone(route) }
+        }
+        None => {
+            let table = OwnershipTable::new(&weights);
+            Route { epoch, weights, table, rules: Vec::new(), shadows: Vec::new() }
+        }
+    };
+    state.routes.insert(model.clone(), route);
 }

@@ -68,7 +68,7 @@ impl<V> Rule<V> {
 }
 
 /// Which bound conditions pass, if any.
-pub(super) fn too_large(conditions: &[Condition]) -> Option<(&'static str, usize)> {
+pub(in super::super) fn too_large(conditions: &[Condition]) -> Option<(&'static str, usize)> {
     if conditions.len() > CONDITIONS_MAX {
         return Some(("the number of conditions of a rule or shadow", CONDITIONS_MAX));
     }
