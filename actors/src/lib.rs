@@ -2,3 +2,4 @@
 //! each with a supervisor at its root.
 
 pub mod inference;
+pub mod rollout;

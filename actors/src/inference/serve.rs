@@ -38,6 +38,7 @@ use super::tally::Tally;
 use super::task_keeper::TaskKeeper;
 use super::traffic_report::TrafficExchange;
 use super::{InferError, OnnxRuntime, VersionHost, health_monitor, ready_controller};
+use crate::rollout::RolloutController;
 
 pub use super::peer_service::PeerInferenceService;
 
@@ -131,6 +132,7 @@ pub(super) struct Core {
     pub(super) board: Arc<ReadinessBoard>,
     pub(super) forwarder: Forwarder,
     pub(super) traffic: Arc<TrafficExchange>,
+    pub(super) rollouts: Arc<RolloutController>,
     pub(super) metrics: Arc<RequestMetrics>,
     pub(super) waiters: Semaphore,
     pub(super) has_caught_up: AtomicBool,
@@ -180,6 +182,7 @@ impl Inference {
                 outcomes: metrics.forwarded.clone(),
                 ways: metrics.forward_ways.clone(),
             },
+            rollouts: Arc::new(RolloutController::new(consensus.clone())),
             traffic: Arc::new(TrafficExchange::new(consensus, peers, Arc::clone(&routing))),
             routing,
             board,
@@ -271,6 +274,11 @@ impl Inference {
         }
         let reports = self.core.traffic.ask_leader(timeout).await?;
         Ok(routes_with_traffic(&self.core.routing.table(), model, &reports))
+    }
+
+    /// What decides the next steps of rollouts while this node leads.
+    pub fn rollouts(&self) -> &RolloutController {
+        &self.core.rollouts
     }
 
     /// What this node decided of late, newest first.
