@@ -95,6 +95,7 @@ deny: ## Check licences, sources and bans of all dependencies
 models: ## Train the committed models again and write the bench's
 	$(PIP_INSTALL) --target $(CACHE)/models --requirement models/digits/requirements.txt
 	PYTHONPATH=$(CACHE)/models python3 models/digits/train.py
+	PYTHONPATH=$(CACHE)/models python3 models/digits/make_faulty.py
 	PYTHONPATH=$(CACHE)/models python3 models/tiny/make.py
 	PYTHONPATH=$(CACHE)/models python3 models/trees/make.py
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
+use futures::TryStreamExt;
 use starling_proto::admin::admin_client::AdminClient;
 use starling_proto::admin::{self as wire, push_version_request};
 use tokio::time::Instant;
@@ -225,6 +226,16 @@ impl Admin {
             })
             .await?;
         Ok(answer.routes)
+    }
+
+    /// Everything that happened from a log index on.
+    pub async fn events(&self, from_index: u64) -> Result<Vec<wire::EventRecord>> {
+        self.write(|mut client| async move {
+            let request = wire::EventsRequest { from_index, follow: false };
+            let stream = client.events(request).await?.into_inner();
+            Ok(tonic::Response::new(stream.try_collect().await?))
+        })
+        .await
     }
 
     /// Compares the state digests of all nodes at one index.

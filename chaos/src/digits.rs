@@ -74,6 +74,10 @@ pub struct Prediction {
     pub epoch: u64,
     /// The node that ran it.
     pub node: String,
+    /// The decision's id, by which it can be rewarded.
+    pub decision: String,
+    /// The rollout that it was part of; empty: of none.
+    pub rollout: String,
 }
 
 impl Prediction {
@@ -99,6 +103,8 @@ impl Prediction {
             version: parameter(response, "starling_version")?,
             epoch: parameter(response, "starling_epoch")?.parse().context("starling_epoch is no number")?,
             node: parameter(response, "starling_node")?,
+            decision: parameter(response, "starling_decision")?,
+            rollout: parameter(response, "starling_rollout").unwrap_or_default(),
         })
     }
 }

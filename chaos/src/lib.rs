@@ -10,6 +10,7 @@ pub mod load;
 pub mod network;
 pub mod process;
 pub mod report;
+pub mod rollouts;
 pub mod scenarios;
 pub mod site;
 pub mod wait;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::caller::{Caller, Miss, Targets};
@@ -24,6 +25,26 @@ pub struct LoadConfig {
     pub workers_per_node: usize,
     /// Between an answer and the next request.
     pub pause: Duration,
+    /// Which image comes next.
+    pub draw: Draw,
+}
+
+/// Which image comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Draw {
+    /// One after the other, and again from the first.
+    InTurn,
+    /// Any, whatever came before.
+    WithReplacement,
+}
+
+/// What became known of a prediction: whether it was right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reward {
+    /// The decision's id.
+    pub decision: String,
+    /// It named what the image shows.
+    pub correct: bool,
 }
 
 /// A retry or failure, as the closing table lists it.
@@ -143,10 +164,21 @@ struct Shared {
     stop: AtomicBool,
     next_image: AtomicUsize,
     images: Vec<Digit>,
+    draw: Draw,
     pause_us: AtomicU64,
+    /// Who is told which predictions were right.
+    rewards: Option<mpsc::Sender<Reward>>,
 }
 
 impl Shared {
+    fn draw(&self) -> &Digit {
+        let position = match self.draw {
+            Draw::InTurn => self.next_image.fetch_add(1, Ordering::Relaxed) % self.images.len(),
+            Draw::WithReplacement => rand::random_range(0..self.images.len()),
+        };
+        &self.images[position]
+    }
+
     fn phase(&self) -> String {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
@@ -163,13 +195,27 @@ pub struct Load {
 impl Load {
     /// Starts the workers in a first phase.
     pub fn start(targets: &Targets, images: Vec<Digit>, config: LoadConfig, phase: &str) -> Self {
+        Self::start_telling(targets, images, config, phase, None)
+    }
+
+    /// The same, and every prediction's reward goes to `rewards`; its receiver may
+    /// end before the workers do.
+    pub fn start_telling(
+        targets: &Targets,
+        images: Vec<Digit>,
+        config: LoadConfig,
+        phase: &str,
+        rewards: Option<mpsc::Sender<Reward>>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             phase: Mutex::new((phase.to_owned(), Instant::now())),
             lasted: Mutex::default(),
             stop: AtomicBool::new(false),
             next_image: AtomicUsize::new(0),
             images,
+            draw: config.draw,
             pause_us: AtomicU64::new(micros(config.pause)),
+            rewards,
         });
         let mut ledgers = Vec::new();
         let mut workers = Vec::new();
@@ -237,8 +283,7 @@ async fn work(
 ) -> Result<()> {
     let locked = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
     while !shared.stop.load(Ordering::Relaxed) {
-        let position = shared.next_image.fetch_add(1, Ordering::Relaxed) % shared.images.len();
-        let image = &shared.images[position];
+        let image = shared.draw();
         let begun_in = shared.phase();
         let begun = Instant::now();
         locked().sent += 1;
@@ -252,17 +297,12 @@ async fn work(
         match answer {
             Ok(response) => {
                 let prediction = Prediction::read(&response)?;
-                let mut ledger = locked();
-                ledger.answered += 1;
-                ledger.newest_epoch = ledger.newest_epoch.max(prediction.epoch);
-                let served = ledger.served.entry((begun_in.clone(), prediction.version)).or_default();
-                served.count += 1;
-                served.correct += u64::from(prediction.label == i64::from(image.label));
-                let felt = match ledger.felt.entry((begun_in, home)) {
-                    std::collections::btree_map::Entry::Occupied(felt) => felt.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(none) => none.insert(Felt::new()?),
-                };
-                felt.latency_us.saturating_record(latency_us);
+                let correct = prediction.label == i64::from(image.label);
+                count_answer(&mut locked(), begun_in, home, &prediction, correct, latency_us)?;
+                if let Some(rewards) = shared.rewards.as_ref().filter(|_| !prediction.rollout.is_empty()) {
+                    // Nobody listens any more: the rollouts are over.
+                    let _ = rewards.send(Reward { decision: prediction.decision, correct }).await;
+                }
             }
             Err(miss) => count_miss(&mut locked().failed, &shared.phase(), miss),
         }
@@ -271,5 +311,26 @@ async fn work(
             tokio::time::sleep(Duration::from_micros(pause_us)).await;
         }
     }
+    Ok(())
+}
+
+fn count_answer(
+    ledger: &mut Ledger,
+    begun_in: String,
+    home: usize,
+    prediction: &Prediction,
+    correct: bool,
+    latency_us: u64,
+) -> Result<()> {
+    ledger.answered += 1;
+    ledger.newest_epoch = ledger.newest_epoch.max(prediction.epoch);
+    let served = ledger.served.entry((begun_in.clone(), prediction.version.clone())).or_default();
+    served.count += 1;
+    served.correct += u64::from(correct);
+    let felt = match ledger.felt.entry((begun_in, home)) {
+        std::collections::btree_map::Entry::Occupied(felt) => felt.into_mut(),
+        std::collections::btree_map::Entry::Vacant(none) => none.insert(Felt::new()?),
+    };
+    felt.latency_us.saturating_record(latency_us);
     Ok(())
 }

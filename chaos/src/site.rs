@@ -40,6 +40,16 @@ impl Site {
         self.models.join("digits-v1.onnx")
     }
 
+    /// A model that is bad in one way: `broken`, `slow` or `wrong`.
+    pub fn digits(&self, fault: &str) -> PathBuf {
+        self.models.join(format!("digits-{fault}.onnx"))
+    }
+
+    /// The folder of the manifests that the documentation explains.
+    pub fn examples(&self) -> PathBuf {
+        self.models.join("../../docs/examples")
+    }
+
     /// The strong model, with plain tensors.
     pub fn digits_v2(&self) -> PathBuf {
         self.models.join("digits-v2.onnx")

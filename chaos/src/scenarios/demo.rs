@@ -13,13 +13,13 @@ use super::{
 use crate::cause::Cause;
 use crate::cluster::{Cluster, ClusterConfig, START_LIMIT};
 use crate::digits::{self, MODEL};
-use crate::load::{Ledger, Load, LoadConfig};
+use crate::load::{Draw, Ledger, Load, LoadConfig};
 use crate::report::Report;
 use crate::site::Site;
 use crate::wait;
 
 /// As fast as answers come.
-const SWEEP: LoadConfig = LoadConfig { workers_per_node: 1, pause: Duration::ZERO };
+const SWEEP: LoadConfig = LoadConfig { workers_per_node: 1, pause: Duration::ZERO, draw: Draw::InTurn };
 /// Room on the cores for three nodes, their elections and the clients.
 const STEADY_PAUSE: Duration = Duration::from_millis(2);
 const WATCHED: Duration = Duration::from_millis(1_500);

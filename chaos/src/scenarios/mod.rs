@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::cause::Cause;
 use crate::cluster::{Cluster, ClusterConfig};
 use crate::digits;
-use crate::load::{Load, LoadConfig, MissKind};
+use crate::load::{Draw, Load, LoadConfig, MissKind};
 use crate::report::Report;
 use crate::site::Site;
 use crate::wait;
@@ -29,7 +29,8 @@ pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 pub const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 /// Traffic that leaves the cores room for elections.
-const GENTLE: LoadConfig = LoadConfig { workers_per_node: 2, pause: Duration::from_millis(3) };
+const GENTLE: LoadConfig =
+    LoadConfig { workers_per_node: 2, pause: Duration::from_millis(3), draw: Draw::InTurn };
 
 /// Three nodes that serve the strong digit model, with gentle traffic on them.
 async fn serving_three(site: &Site, config: ClusterConfig, phase: &str) -> Result<(Cluster, Load)> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use starling_chaos::cluster::{Cluster, ClusterConfig, START_LIMIT};
 use starling_chaos::digits::{self, MODEL};
-use starling_chaos::load::{Ledger, Load, LoadConfig};
+use starling_chaos::load::{Draw, Ledger, Load, LoadConfig};
 use starling_chaos::process::run_to_end;
 use starling_chaos::scenarios::SETTLE_LIMIT;
 use starling_chaos::wait;
@@ -15,7 +15,7 @@ use starling_proto::admin as wire;
 use crate::{my_turn, site};
 
 const WHOLE_PPM: u32 = 1_000_000;
-const LOAD: LoadConfig = LoadConfig { workers_per_node: 3, pause: Duration::ZERO };
+const LOAD: LoadConfig = LoadConfig { workers_per_node: 3, pause: Duration::ZERO, draw: Draw::InTurn };
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 async fn answers_more(load: &Load, count: u64) -> Result<()> {
