@@ -18,7 +18,7 @@ export ORT_DYLIB_PATH
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(ORT_DYLIB_PATH) ## Build everything for development
@@ -31,6 +31,10 @@ release: $(ORT_DYLIB_PATH) ## Build everything for use: target/release/starling
 .PHONY: demo
 demo: release ## Three real nodes and a bad day, in a minute (KEEP=1 leaves them running)
 	target/release/starling-chaos demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: demo-rollouts
+demo-rollouts: release ## All five strategies under traffic, the leader killed in the middle of each
+	target/release/starling-chaos rollouts
 
 .PHONY: bench
 bench: release ## Measure Starling beside a bare echo and a bare session loop (ONLY=tiny,mlp QUICK=1)

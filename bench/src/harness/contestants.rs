@@ -14,7 +14,7 @@ use starling_bench::payload::{Inputs, Payload, random_request};
 use starling_bench::server::{ServedModel, Signature};
 use starling_chaos::admin::Admin;
 use starling_chaos::cluster::{Cluster, ClusterConfig};
-use starling_chaos::wait;
+use starling_chaos::{rollouts, wait};
 use starling_proto::admin::{BatchingSettings, InstanceMode, VersionSettings};
 use starling_proto::inference::ModelInferResponse;
 use starling_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -74,6 +74,12 @@ impl<'a> Starling<'a> {
     pub fn serve(&mut self, model: &str, file: &Path, settings: VersionSettings) -> Result<()> {
         let nodes = self.nodes;
         self.push(model, FIRST, file, settings, nodes)
+    }
+
+    /// Applies a manifest, as a user does.
+    pub fn apply(&mut self, manifest: &Path) -> Result<()> {
+        self.bench.runtime.block_on(rollouts::apply(&mut self.cluster, manifest))?;
+        Ok(())
     }
 
     /// A model at a node.

@@ -1,5 +1,6 @@
 //! Each figure that is asked for, by what has to run to measure it.
 
+mod bandit;
 mod elections;
 mod forward;
 mod memory;
@@ -11,6 +12,7 @@ mod switch;
 mod tiny;
 mod trees;
 mod two_models;
+mod weights;
 
 use std::fmt;
 
@@ -33,6 +35,8 @@ pub enum Scenario {
     Switch,
     Elections,
     Memory,
+    Weights,
+    Bandit,
     Rival,
 }
 
@@ -56,6 +60,8 @@ impl Scenario {
             Self::Switch => "a new version, loaded and switched to at half load",
             Self::Elections => "whether saturated nodes lose their leader",
             Self::Memory => "an idle node with three models",
+            Self::Weights => "how soon all nodes route by new weights",
+            Self::Bandit => "a bandit that chooses among four versions, beside a plain route",
             Self::Rival => "Triton with its Python backend, on the same cores",
         }
     }
@@ -78,6 +84,8 @@ impl Scenario {
             Self::Switch => switch::run(bench),
             Self::Elections => elections::run(bench),
             Self::Memory => memory::run(bench),
+            Self::Weights => weights::run(bench),
+            Self::Bandit => bandit::run(bench),
             Self::Rival => rival::run(bench),
         }
     }
