@@ -14,6 +14,7 @@ use super::admission::Admitted;
 use super::decision_parameters::text_parameter;
 use super::forward::{Forwarded, nobody_has_it};
 use super::router::{RouteRequest, Routed, route};
+use super::rule_matching::Attributes;
 use super::serve::{Core, RequestContext};
 
 /// A ready version that no live node can answer for (its node has just died, or
@@ -38,7 +39,7 @@ impl Core {
     pub(super) async fn admit_and_route(
         &self,
         request: &ModelInferRequest,
-        context: &RequestContext,
+        context: &RequestContext<'_>,
     ) -> Result<(Admitted, Routed), InferError> {
         let admitted = self.admission.enter(request)?;
         if let Some(epoch) = context.min_epoch {
@@ -55,13 +56,14 @@ impl Core {
         Ok((admitted, self.route(request, context)?))
     }
 
-    fn route(&self, request: &ModelInferRequest, context: &RequestContext) -> Result<Routed, InferError> {
+    fn route(&self, request: &ModelInferRequest, context: &RequestContext<'_>) -> Result<Routed, InferError> {
         let key =
             context.routing_key.as_deref().or_else(|| text_parameter(&request.parameters, "routing_key"));
         let asked = RouteRequest {
             model: &request.model_name,
             version: &request.model_version,
             key: key.filter(|key| !key.is_empty()),
+            attributes: Attributes { parameters: Some(&request.parameters), metadata: context.metadata },
         };
         route(&self.routing.table(), asked, || self.decisions.next())
     }
@@ -98,7 +100,7 @@ impl Core {
         &self,
         request: ModelInferRequest,
         routed: &Routed,
-        context: &RequestContext,
+        context: &RequestContext<'_>,
     ) -> Result<Answered, InferError> {
         if !self.routing.is_draining(self.this_node)
             && let Some(version) = self.local.get(routed.version.id)
@@ -114,7 +116,7 @@ impl Core {
         &self,
         version: &Arc<LoadedVersion>,
         request: ModelInferRequest,
-        context: &RequestContext,
+        context: &RequestContext<'_>,
     ) -> Result<Answered, InferError> {
         let (answer, account) = version.infer_on_account(request, context.arrived, context.deadline).await?;
         Ok(Answered { response: answer.response, by: self.this_node, account: Some(account) })
@@ -126,7 +128,7 @@ impl Core {
         &self,
         request: ModelInferRequest,
         routed: &Routed,
-        context: &RequestContext,
+        context: &RequestContext<'_>,
     ) -> Result<Answered, InferError> {
         let version = &routed.version;
         let decision = routed.decision.to_string();

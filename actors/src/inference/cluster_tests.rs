@@ -186,7 +186,7 @@ impl Node {
     fn infer(
         &self,
         request: ModelInferRequest,
-        context: RequestContext,
+        context: RequestContext<'_>,
     ) -> Result<ModelInferResponse, InferError> {
         self.runtime.block_on(self.inference.infer(request, context))
     }
@@ -250,7 +250,7 @@ fn request(model: &str) -> ModelInferRequest {
     ModelInferRequest { model_name: model.to_owned(), id: "42".to_owned(), ..request }
 }
 
-fn context() -> RequestContext {
+fn context() -> RequestContext<'static> {
     RequestContext {
         principal: Principal::local(),
         deadline: Some(Instant::now() + PATIENCE),
@@ -258,6 +258,7 @@ fn context() -> RequestContext {
         min_epoch: None,
         quiet: false,
         arrived: Instant::now(),
+        metadata: None,
     }
 }
 

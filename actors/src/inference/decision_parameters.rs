@@ -157,6 +157,7 @@ mod tests {
     use crate::inference::decision_ids::DecisionIds;
     use crate::inference::router::{RouteRequest, route};
     use crate::inference::routing_table::RoutingTable;
+    use crate::inference::rule_matching::Attributes;
     use crate::inference::test_states::TestState;
 
     #[test]
@@ -166,7 +167,8 @@ mod tests {
         cluster.ready("digits", first);
         let table = RoutingTable::default().updated(&cluster.state).unwrap();
         let ids = DecisionIds::new(NodeId::new(1_000), 1);
-        let request = RouteRequest { model: "digits", version: "", key: Some("ada") };
+        let attributes = Attributes::default();
+        let request = RouteRequest { model: "digits", version: "", key: Some("ada"), attributes };
         let routed = route(&table, request, || ids.next()).unwrap();
         let decision = routed.decision.to_string();
         let decided = DecisionParameters { routed, answered_by: NodeId::new(1_004) };

@@ -110,7 +110,7 @@ impl DecisionRecorder {
     pub(super) fn begin<'a>(
         &'a self,
         request: &ModelInferRequest,
-        context: &'a RequestContext,
+        context: &'a RequestContext<'_>,
         routed: &'a Routed,
     ) -> Option<PendingRecord<'a>> {
         if self.limits.records == 0 {
@@ -306,6 +306,7 @@ mod tests {
     use crate::inference::decision_ids::DecisionIds;
     use crate::inference::router::{RouteRequest, route};
     use crate::inference::routing_table::RoutingTable;
+    use crate::inference::rule_matching::Attributes;
     use crate::inference::test_states::TestState;
 
     const ANSWERED_BY: NodeId = NodeId::new(1_004);
@@ -315,7 +316,7 @@ mod tests {
         ids: DecisionIds,
         ring: Arc<DecisionRing>,
         recorder: DecisionRecorder,
-        context: RequestContext,
+        context: RequestContext<'static>,
     }
 
     fn scene(limits: RecordLimits) -> Scene {
@@ -337,6 +338,7 @@ mod tests {
                 min_epoch: None,
                 quiet: false,
                 arrived: Instant::now(),
+                metadata: None,
             },
         }
     }
@@ -359,7 +361,8 @@ mod tests {
 
     impl Scene {
         fn routed(&self, model: &str) -> Routed {
-            let asked = RouteRequest { model, version: "", key: None };
+            let attributes = Attributes::default();
+            let asked = RouteRequest { model, version: "", key: None, attributes };
             route(&self.table, asked, || self.ids.next()).unwrap()
         }
 

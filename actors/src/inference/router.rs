@@ -10,6 +10,7 @@ use starling_raft::state::{Epoch, Phase};
 use super::InferError;
 use super::decision_ids::Ticket;
 use super::routing_table::{RoutedModel, RoutedVersion, RoutingTable};
+use super::rule_matching::Attributes;
 
 /// What routing looks at.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct RouteRequest<'a> {
     pub version: &'a str,
     /// Equal keys get equal versions at one epoch.
     pub key: Option<&'a str>,
+    /// What rules may ask for.
+    pub attributes: Attributes<'a>,
 }
 
 /// Which version, and why.
@@ -31,7 +34,8 @@ pub struct Routed {
     pub version: Arc<RoutedVersion>,
     /// What explains the choice.
     pub decision: Decision,
-    /// How probable the version was for a key drawn at random: 1 if pinned.
+    /// How probable the version was for a key drawn at random, given what the
+    /// request says of itself: 1 if it was pinned or a rule chose it.
     pub propensity: f64,
     /// The key decided; the same key gets the same version again.
     pub sticky: bool,
@@ -46,21 +50,29 @@ pub fn route(
     let model = find_model(table, request.model)?;
     if !request.version.is_empty() {
         let version = find_ready_version(model, request.version)?;
-        let decision = decision_of(model, ticket(), None);
         return Ok(Routed {
             model: Arc::clone(model),
             version: Arc::clone(version),
-            decision,
+            decision: decision_of(model, ticket()),
             propensity: 1.0,
             sticky: false,
         });
     }
     let Some(route) = &model.route else { return Err(no_route(model)) };
     let ticket = ticket();
-    let bucket = match request.key {
-        Some(key) => Bucket::of(&model.arm_salt, key.as_bytes()),
-        None => Bucket::of(&model.arm_salt, &ticket.as_key()),
-    };
+    let own_key = ticket.as_key();
+    let key = request.key.map_or(&own_key[..], str::as_bytes);
+    let decision = decision_of(model, ticket);
+    if let Some(rule) = model.rules.iter().find(|rule| rule.takes(request.attributes, key)) {
+        return Ok(Routed {
+            model: Arc::clone(model),
+            version: Arc::clone(&rule.version),
+            decision: Decision { rule: Some(rule.index), ..decision },
+            propensity: 1.0,
+            sticky: request.key.is_some(),
+        });
+    }
+    let bucket = Bucket::of(&model.arm_salt, key);
     let owner = route.table.owner(bucket).and_then(|ordinal| model.version(ordinal));
     let Some(version) = owner else {
         return Err(InferError::Internal(format!(
@@ -73,7 +85,7 @@ pub fn route(
     Ok(Routed {
         model: Arc::clone(model),
         version: Arc::clone(version),
-        decision: decision_of(model, ticket, Some(bucket)),
+        decision: Decision { arm: Some(bucket), ..decision },
         propensity: version.propensity,
         sticky: request.key.is_some(),
     })
@@ -122,7 +134,8 @@ fn no_route(model: &RoutedModel) -> InferError {
     ))
 }
 
-fn decision_of(model: &RoutedModel, ticket: Ticket, arm: Option<Bucket>) -> Decision {
+/// Of a request that nothing was drawn for yet.
+fn decision_of(model: &RoutedModel, ticket: Ticket) -> Decision {
     Decision {
         node: ticket.node,
         boot: ticket.boot,
@@ -131,7 +144,7 @@ fn decision_of(model: &RoutedModel, ticket: Ticket, arm: Option<Bucket>) -> Deci
         epoch: Epoch::new(model.epoch()),
         rule: None,
         enrolment: None,
-        arm,
+        arm: None,
     }
 }
 
@@ -170,7 +183,7 @@ mod tests {
     }
 
     fn ask<'a>(version: &'a str, key: Option<&'a str>) -> RouteRequest<'a> {
-        RouteRequest { model: "digits", version, key }
+        RouteRequest { model: "digits", version, key, attributes: Attributes::default() }
     }
 
     fn ids() -> DecisionIds {
@@ -183,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_unknown_model_is_refused_in_the_words_clients_know() {
-        let request = RouteRequest { model: "nope", version: "", key: None };
+        let request = RouteRequest { model: "nope", ..ask("", None) };
         let error = refusal(&table_of(&two_versions(0)), request);
         assert!(
             matches!(&error, InferError::NotFound(text) if text == "Request for unknown model: 'nope' is not found")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use starling_raft::state::{Model, ModelName, Ordinal, Phase, Route, State, Version, VersionRef};
 
 use super::VersionKey;
+use super::routed_rules::{KnownConditions, RoutedRule, RoutedShadow};
 
 /// A version, wherever it is: model ids and ordinals are never used twice, so
 /// this is never another artefact.
@@ -64,12 +65,18 @@ pub struct RoutedModel {
     pub route: Option<Arc<Route>>,
     /// For drawing the arm.
     pub arm_salt: [u8; 9],
+    /// In the order in which they are tried.
+    pub rules: Vec<RoutedRule>,
+    /// In order of ordinal.
+    pub shadows: Vec<Arc<RoutedShadow>>,
     by_ordinal: HashMap<Ordinal, Arc<RoutedVersion>>,
     by_label: HashMap<String, Arc<RoutedVersion>>,
 }
 
 impl RoutedModel {
-    fn new(model: &Arc<Model>, route: Option<&Arc<Route>>) -> Self {
+    /// `known` is an older one of the same model, from which may be taken what
+    /// has not changed.
+    fn new(model: &Arc<Model>, route: Option<&Arc<Route>>, known: Option<&Self>) -> Self {
         let weight_of = |ordinal: Ordinal| {
             let weights = route.map_or(&[][..], |route| &route.weights);
             weights.iter().find(|(named, _)| *named == ordinal).map_or(0, |(_, weight)| weight.get())
@@ -87,12 +94,35 @@ impl RoutedModel {
             by_label.insert(version.label.as_str().to_owned(), Arc::clone(&routed));
             by_ordinal.insert(version.ordinal, routed);
         }
-        Self {
+        let mut routed = Self {
             model: Arc::clone(model),
             route: route.map(Arc::clone),
             arm_salt: salt(DrawPurpose::Arm, model.id),
+            rules: Vec::new(),
+            shadows: Vec::new(),
             by_ordinal,
             by_label,
+        };
+        if let Some(route) = route {
+            routed.add_rules_and_shadows(route, known);
+        }
+        routed
+    }
+
+    fn add_rules_and_shadows(&mut self, route: &Route, known: Option<&Self>) {
+        let known = known.map(|known| KnownConditions::of(&known.rules, &known.shadows)).unwrap_or_default();
+        let name = &self.model.name;
+        for (index, rule) in (0..).zip(&route.rules) {
+            // The log lets nobody delete a version that a rule names.
+            let Some(version) = self.by_ordinal.get(&rule.version) else { continue };
+            let conditions = known.take(&rule.when, name, &format!("rule '{}'", rule.name));
+            self.rules.push(RoutedRule::new(index, rule, version, conditions));
+        }
+        for shadow in &route.shadows {
+            let Some(version) = self.by_ordinal.get(&shadow.version) else { continue };
+            let whose = format!("shadow '{}'", version.version.label);
+            let conditions = known.take(&shadow.when, name, &whose);
+            self.shadows.push(Arc::new(RoutedShadow::new(shadow, version, conditions)));
         }
     }
 
@@ -124,10 +154,14 @@ impl RoutedModel {
         self.model.versions.keys().filter_map(|ordinal| self.by_ordinal.get(ordinal))
     }
 
-    /// Those that the route names, in order of ordinal.
+    /// Those by which the route may have a request answered, in order of ordinal.
     pub fn versions_in_route(&self) -> impl Iterator<Item = &Arc<RoutedVersion>> {
-        let weights = self.route.as_ref().map_or(&[][..], |route| &route.weights);
-        weights.iter().filter_map(|(ordinal, _)| self.by_ordinal.get(ordinal))
+        self.versions().filter(|version| {
+            let ordinal = version.id.ordinal;
+            let weighted = |route: &Arc<Route>| route.weights.iter().any(|(named, _)| *named == ordinal);
+            self.route.as_ref().is_some_and(weighted)
+                || self.rules.iter().any(|rule| rule.version.id.ordinal == ordinal)
+        })
     }
 
     /// What describes the model where no version is named: the one with the
@@ -161,12 +195,12 @@ impl RoutingTable {
         let mut changed = false;
         for model in state.models.iter() {
             let route = state.routes.get(model.name.as_str());
-            let known = self.by_name.get(&model.name).filter(|known| known.is_made_from(model, route));
-            let routed = match known {
+            let known = self.by_name.get(&model.name);
+            let routed = match known.filter(|known| known.is_made_from(model, route)) {
                 Some(known) => Arc::clone(known),
                 None => {
                     changed = true;
-                    Arc::new(RoutedModel::new(model, route))
+                    Arc::new(RoutedModel::new(model, route, known.map(Arc::as_ref)))
                 }
             };
             by_name.insert(model.name.clone(), routed);

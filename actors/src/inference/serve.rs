@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use starling_proto::admin::Route;
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_raft::consensus::Consensus;
@@ -76,7 +77,7 @@ pub struct InferenceConfig {
 
 /// What a request says beside its body.
 #[derive(Debug, Clone)]
-pub struct RequestContext {
+pub struct RequestContext<'a> {
     /// Who asks.
     pub principal: Principal,
     /// When its answer is of no use any more.
@@ -89,6 +90,8 @@ pub struct RequestContext {
     pub quiet: bool,
     /// When its handler began: from then on its time counts.
     pub arrived: Instant,
+    /// gRPC metadata or HTTP headers, for rules that ask for them.
+    pub metadata: Option<&'a HeaderMap>,
 }
 
 /// An answer that is not encoded yet.
@@ -213,7 +216,7 @@ impl Inference {
     pub async fn infer(
         &self,
         request: ModelInferRequest,
-        context: RequestContext,
+        context: RequestContext<'_>,
     ) -> Result<ModelInferResponse, InferError> {
         self.predict(request, context).await.map(Prediction::into_response)
     }
@@ -222,7 +225,7 @@ impl Inference {
     pub async fn predict(
         &self,
         request: ModelInferRequest,
-        context: RequestContext,
+        context: RequestContext<'_>,
     ) -> Result<Prediction, InferError> {
         let core = &*self.core;
         let classification = Classification::of(&request)?;

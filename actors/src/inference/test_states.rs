@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
+use starling_raft::state::routes::rules::Rule;
+use starling_raft::state::routes::shadows::Shadow;
 use starling_raft::state::{
     Addresses, ArtefactDigest, ClusterCommand, ClusterId, Command, EntryContext, FeatureLevel, LogIndex,
     LogTime, MemberCommand, ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal, RequestId,
@@ -84,6 +86,20 @@ impl TestState {
             .collect();
         let model = model.parse().unwrap();
         self.apply(Command::Route(RouteCommand::Set { model, weights, expected_epoch: None }));
+    }
+
+    /// Sets rules and shadows.
+    pub(crate) fn configure(
+        &mut self,
+        model: &str,
+        rules: Vec<Rule<VersionRef>>,
+        shadows: Vec<Shadow<VersionRef>>,
+    ) {
+        let level = FeatureLevel::new(3);
+        self.apply(Command::Cluster(ClusterCommand::RaiseFeatureLevel { level }));
+        let (rules, shadows) = (Some(rules), Some(shadows));
+        let model = model.parse().unwrap();
+        self.apply(Command::Route(RouteCommand::Configure { model, rules, shadows, expected_epoch: None }));
     }
 
     /// A new member.

@@ -26,11 +26,11 @@ const ROUTING_KEY_BYTES_MAX: usize = 1024;
 
 /// What a request says beside its body. A header wins over the parameter of the
 /// same meaning.
-pub(super) fn request_context(
-    headers: &HeaderMap,
+pub(super) fn request_context<'a>(
+    headers: &'a HeaderMap,
     request: &ModelInferRequest,
     principal: Principal,
-) -> Result<RequestContext, InferError> {
+) -> Result<RequestContext<'a>, InferError> {
     let now = Instant::now();
     let parameters = parameters::read(request)?;
     let call_deadline = grpc_timeout(headers)?.and_then(|timeout| now.checked_add(timeout));
@@ -49,6 +49,7 @@ pub(super) fn request_context(
         routing_key: routing_key.filter(|key| !key.is_empty()),
         min_epoch: min_epoch(headers)?,
         arrived: now,
+        metadata: Some(headers),
         quiet: parameters.quiet || text(headers, &QUIET)?.is_some_and(|quiet| quiet == "true"),
     })
 }
@@ -156,14 +157,14 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
     }
 
-    fn context(pairs: &[(HeaderName, &str)]) -> Result<RequestContext, InferError> {
-        request_context(&headers(pairs), &ModelInferRequest::default(), Principal::local())
+    fn context(headers: &HeaderMap) -> Result<RequestContext<'_>, InferError> {
+        request_context(headers, &ModelInferRequest::default(), Principal::local())
     }
 
     #[test]
     fn headers_of_a_request_are_read() {
-        let context =
-            context(&[(KEY, "user-7"), (MIN_EPOCH, "42"), (QUIET, "true"), (GRPC_TIMEOUT, "5S")]).unwrap();
+        let headers = headers(&[(KEY, "user-7"), (MIN_EPOCH, "42"), (QUIET, "true"), (GRPC_TIMEOUT, "5S")]);
+        let context = context(&headers).unwrap();
         assert_eq!(context.routing_key.as_deref(), Some("user-7"));
         assert_eq!(context.min_epoch, Some(42));
         assert!(context.quiet);
@@ -197,7 +198,8 @@ mod tests {
 
     #[test]
     fn an_epoch_that_is_no_number_is_refused() {
-        assert!(matches!(context(&[(MIN_EPOCH, "new")]), Err(InferError::InvalidArgument(_))));
+        let headers = headers(&[(MIN_EPOCH, "new")]);
+        assert!(matches!(context(&headers), Err(InferError::InvalidArgument(_))));
     }
 
     #[test]

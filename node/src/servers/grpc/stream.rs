@@ -70,7 +70,8 @@ async fn stream_answer(
     principal: Principal,
 ) -> StreamAnswer {
     let id = request.id.clone();
-    let context: Result<RequestContext, InferError> = words::request_context(headers, &request, principal);
+    let context: Result<RequestContext<'_>, InferError> =
+        words::request_context(headers, &request, principal);
     let outcome = match context {
         Ok(context) => inference.infer(request, context).await,
         Err(error) => Err(error),
