@@ -16,9 +16,7 @@ use crate::consensus::{Core, ProposeError};
 use crate::envelope::CommandEnvelope;
 use crate::network;
 use crate::raft_types::EnvelopeBytes;
-use crate::state::{
-    Accepted, Command, EventClass, NodeId, Outcome, Principal, Rejection, RequestId, State, WallTime,
-};
+use crate::state::{Accepted, Command, NodeId, Outcome, Principal, Rejection, RequestId, State, WallTime};
 
 /// Proposals of this node under way at once; more wait.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 4_096;
@@ -186,7 +184,7 @@ fn stamp(core: &Core, proposal: &Proposal) -> CommandEnvelope {
         principal: proposal.principal.clone(),
         request_id: proposal.request_id,
         feature_level: core.applied.state().state.cluster.feature_level,
-        class: EventClass::Audit,
+        class: proposal.command.class(),
         command: proposal.command.clone(),
     }
 }

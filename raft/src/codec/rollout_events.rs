@@ -16,6 +16,7 @@ const FINISHED: u16 = 0x8707;
 const ARMS_SET: u16 = 0x8708;
 const LEARNING_DROPPED: u16 = 0x8709;
 const FEEDBACK_RECORDED: u16 = 0x870a;
+const APPROVED: u16 = 0x870b;
 
 /// Every (number, version) that can be read.
 pub(super) const KNOWN: &[(u16, u16)] = &[
@@ -29,6 +30,7 @@ pub(super) const KNOWN: &[(u16, u16)] = &[
     (ARMS_SET, 1),
     (LEARNING_DROPPED, 1),
     (FEEDBACK_RECORDED, 1),
+    (APPROVED, 1),
 ];
 
 #[derive(Encode, Decode)]
@@ -108,6 +110,7 @@ pub(super) fn store(event: &RolloutEvent) -> Stored {
         }
         RolloutEvent::RolloutPaused { name } => stored(PAUSED, 1, &named(name)),
         RolloutEvent::RolloutResumed { name } => stored(RESUMED, 1, &named(name)),
+        RolloutEvent::RolloutApproved { name } => stored(APPROVED, 1, &named(name)),
         RolloutEvent::RolloutAdvanced { name, stage, weights, why, evidence } => {
             let frozen = RolloutAdvancedV1 {
                 name: name.to_string(),
@@ -182,6 +185,7 @@ fn restore_known(number: u16, payload: &[u8]) -> Result<RolloutEvent, CodecError
         }
         PAUSED => RolloutEvent::RolloutPaused { name: named()? },
         RESUMED => RolloutEvent::RolloutResumed { name: named()? },
+        APPROVED => RolloutEvent::RolloutApproved { name: named()? },
         ADVANCED => {
             let RolloutAdvancedV1 { name, stage, weights: frozen, why, evidence } = thaw(WHAT, payload)?;
             let (name, weights) = (rollout_name(&name)?, weights(frozen)?);

@@ -1,5 +1,7 @@
 //! Rollouts as a snapshot stores them.
 
+use std::sync::Arc;
+
 use super::pieces::{WeightsV1, rollout_name, weights, weights_v1};
 use super::rollout_pieces::{EndingV1, MeasureV1, RewardTotalsV1, SpecV1, each, measures, measures_v1};
 use super::snapshots::{frozen_table, table};
@@ -28,10 +30,13 @@ struct RolloutV1 {
     stage_since_micros: u64,
     approved: bool,
     before: WeightsV1,
+    after: WeightsV1,
     evidence: Vec<MeasureV1>,
     epochs: Vec<EpochOfRolloutV1>,
     strata: Vec<WeightsV1>,
     newest_slice: u32,
+    /// First and last slice of each time that was taken back.
+    dropped: Vec<(u32, u32)>,
     cells: Vec<(RewardCellV1, RewardTotalsV1)>,
 }
 
@@ -46,6 +51,7 @@ enum RolloutPhaseV1 {
 #[derive(Encode, Decode)]
 struct EpochOfRolloutV1 {
     epoch: u64,
+    since_micros: u64,
     stratum: u32,
     /// End and owner of each interval; each begins where the one before ends.
     intervals: Vec<(u32, u64)>,
@@ -98,10 +104,12 @@ impl RolloutV1 {
             stage_since_micros: live.stage_since.as_micros(),
             approved: live.approved,
             before: weights_v1(&live.before),
+            after: weights_v1(&live.after),
             evidence: measures_v1(&live.evidence),
             epochs: live.epochs.iter().map(EpochOfRolloutV1::new).collect(),
             strata: live.strata.iter().map(|weights| weights_v1(weights)).collect(),
             newest_slice: live.learning.newest_slice(),
+            dropped: live.learning.dropped().to_vec(),
             cells: live
                 .learning
                 .cells()
@@ -116,6 +124,11 @@ impl RolloutV1 {
         for (cell, totals) in self.cells {
             learning.add(cell.thaw(), totals.into());
         }
+        // After the cells: of the slice that was the present one when a time was
+        // taken back, there may be both.
+        for (first, last) in self.dropped {
+            learning.refuse_slices(first, last);
+        }
         Ok(Rollout {
             name: rollout_name(&self.name)?,
             spec: self.spec.thaw()?,
@@ -129,9 +142,10 @@ impl RolloutV1 {
             stage_since: LogTime::from_micros(self.stage_since_micros),
             approved: self.approved,
             before: weights(self.before)?,
+            after: weights(self.after)?,
             evidence: measures(self.evidence),
-            epochs: each(self.epochs, EpochOfRolloutV1::thaw)?,
-            strata: each(self.strata, weights)?,
+            epochs: Arc::new(each(self.epochs, EpochOfRolloutV1::thaw)?),
+            strata: Arc::new(each(self.strata, weights)?),
             learning,
         })
     }
@@ -169,12 +183,21 @@ impl RolloutPhaseV1 {
 
 impl EpochOfRolloutV1 {
     fn new(live: &EpochOfRollout) -> Self {
-        Self { epoch: live.epoch.get(), stratum: live.stratum, intervals: frozen_table(&live.table) }
+        Self {
+            epoch: live.epoch.get(),
+            since_micros: live.since.as_micros(),
+            stratum: live.stratum,
+            intervals: frozen_table(&live.table),
+        }
     }
 
     fn thaw(self) -> Result<EpochOfRollout, CodecError> {
-        let (epoch, stratum) = (Epoch::new(self.epoch), self.stratum);
-        Ok(EpochOfRollout { epoch, stratum, table: table(self.intervals)? })
+        Ok(EpochOfRollout {
+            epoch: Epoch::new(self.epoch),
+            since: LogTime::from_micros(self.since_micros),
+            stratum: self.stratum,
+            table: Arc::new(table(self.intervals)?),
+        })
     }
 }
 

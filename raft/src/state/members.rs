@@ -343,6 +343,7 @@ pub(super) fn evolve(state: &mut State, event: &MemberEvent) {
             if let Some(member) = members.by_id.remove(node_id) {
                 members.remember_removed(*node_id, member.node_uuid);
             }
+            state.rollouts.forget_node(*node_id);
         }
     }
 }

@@ -50,6 +50,17 @@ pub enum Command {
 }
 
 impl Command {
+    /// How long the entry that carries it is worth keeping.
+    pub fn class(&self) -> EventClass {
+        if self.is_telemetry() { EventClass::Telemetry } else { EventClass::Audit }
+    }
+
+    /// Such commands come all the time and say themselves whether they have come
+    /// before, so their answers are not remembered.
+    fn is_telemetry(&self) -> bool {
+        matches!(self, Self::Rollout(RolloutCommand::RecordFeedback(_)))
+    }
+
     /// The feature level that the cluster must have before this is accepted:
     /// below it, a member might not be able to read what it causes.
     pub fn feature_level(&self) -> FeatureLevel {
@@ -186,7 +197,9 @@ impl State {
         self.cluster.advance_clock(context.log_time, context.wall_time);
         let now = self.cluster.log_time;
         self.requests.forget_old(now);
-        if let Some(first_answer) = self.requests.answer_to(context.request_id) {
+        if !command.is_telemetry()
+            && let Some(first_answer) = self.requests.answer_to(context.request_id)
+        {
             return (Vec::new(), first_answer.clone());
         }
         let decided = self.decide(context, command);
@@ -202,7 +215,9 @@ impl State {
             }
             Err(rejection) => (Vec::new(), Err(rejection)),
         };
-        self.requests.remember(context.request_id, now, outcome.clone());
+        if !command.is_telemetry() {
+            self.requests.remember(context.request_id, now, outcome.clone());
+        }
         (events, outcome)
     }
 

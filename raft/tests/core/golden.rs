@@ -23,6 +23,7 @@ use starling_raft::state::{
 };
 use tempfile::TempDir;
 
+use crate::golden_rollouts;
 use crate::log::{
     Log, addresses, cluster_id, delete_version, drain, join, label, labels, mark_failed, model, node_uuid,
     ppm, raise, register, register_with, remove, request_id, set_placement, set_route,
@@ -492,6 +493,37 @@ fn full_state_of_level_3() -> State {
     log.state
 }
 
+/// The same, and rollouts.
+fn full_state_of_level_4() -> State {
+    golden_rollouts::full_state(full_state_of_level_3())
+}
+
+fn named<T>(values: Vec<(&'static str, T)>) -> impl Iterator<Item = (String, T)> {
+    values.into_iter().map(|(name, value)| (name.to_owned(), value))
+}
+
+fn all_commands() -> impl Iterator<Item = (String, Command)> {
+    named(commands()).chain(golden_rollouts::commands())
+}
+
+fn all_events() -> impl Iterator<Item = (String, Event)> {
+    named(events()).chain(named(later_events())).chain(golden_rollouts::events())
+}
+
+fn all_outcomes() -> impl Iterator<Item = (String, Outcome)> {
+    named(outcomes()).chain(golden_rollouts::outcomes())
+}
+
+fn states() -> Vec<(&'static str, State)> {
+    vec![
+        ("state-0601-v1", full_state()),
+        ("state-0601-v1-empty", State::default()),
+        ("state-0601-v2", full_state_of_level_2()),
+        ("state-0601-v3", full_state_of_level_3()),
+        ("state-0601-v4", full_state_of_level_4()),
+    ]
+}
+
 fn context() -> EntryContext {
     EntryContext {
         log_index: LogIndex::new(77),
@@ -504,8 +536,8 @@ fn context() -> EntryContext {
 
 #[test]
 fn commands_are_read_and_written_as_ever() {
-    for (name, value) in commands() {
-        let bytes = golden(name, &encode_command(&value));
+    for (name, value) in all_commands() {
+        let bytes = golden(&name, &encode_command(&value));
         assert_eq!(decode_command(&bytes), Ok(value.clone()), "{name}");
         assert_eq!(hex::encode(encode_command(&value)), hex::encode(bytes), "{name}");
     }
@@ -513,8 +545,8 @@ fn commands_are_read_and_written_as_ever() {
 
 #[test]
 fn events_are_read_and_written_as_ever() {
-    for (name, value) in events().into_iter().chain(later_events()) {
-        let bytes = golden(name, &encode_event(&value));
+    for (name, value) in all_events() {
+        let bytes = golden(&name, &encode_event(&value));
         assert_eq!(decode_event(&bytes), Ok(value.clone()), "{name}");
         assert_eq!(hex::encode(encode_event(&value)), hex::encode(bytes), "{name}");
     }
@@ -522,8 +554,8 @@ fn events_are_read_and_written_as_ever() {
 
 #[test]
 fn answers_are_read_and_written_as_ever() {
-    for (name, value) in outcomes() {
-        let bytes = golden(name, &encode_outcome(&value));
+    for (name, value) in all_outcomes() {
+        let bytes = golden(&name, &encode_outcome(&value));
         assert_eq!(decode_outcome(&bytes), Ok(value.clone()), "{name}");
         assert_eq!(hex::encode(encode_outcome(&value)), hex::encode(bytes), "{name}");
     }
@@ -531,12 +563,7 @@ fn answers_are_read_and_written_as_ever() {
 
 #[test]
 fn states_are_read_and_written_as_ever() {
-    for (name, value) in [
-        ("state-0601-v1", full_state()),
-        ("state-0601-v1-empty", State::default()),
-        ("state-0601-v2", full_state_of_level_2()),
-        ("state-0601-v3", full_state_of_level_3()),
-    ] {
+    for (name, value) in states() {
         let bytes = golden(name, &encode_state(&value));
         assert_eq!(decode_state(&bytes), Ok(value.clone()), "{name}");
         assert_eq!(hex::encode(encode_state(&value)), hex::encode(bytes), "{name}");
@@ -616,15 +643,13 @@ fn every_type_that_can_be_read_has_a_golden_file() {
 
 #[test]
 fn every_golden_file_is_tested() {
-    let tested: BTreeSet<String> = commands()
-        .into_iter()
+    let of_files = ["envelope-v1-command", "envelope-v1-event", "history-segment-v1", "snapshot-v1"];
+    let tested: BTreeSet<String> = all_commands()
         .map(|(name, _)| name)
-        .chain(events().into_iter().map(|(name, _)| name))
-        .chain(outcomes().into_iter().map(|(name, _)| name))
-        .chain(later_events().into_iter().map(|(name, _)| name))
-        .chain(["state-0601-v1", "state-0601-v1-empty", "state-0601-v2", "state-0601-v3"])
-        .chain(["envelope-v1-command", "envelope-v1-event"])
-        .chain(["history-segment-v1", "snapshot-v1"])
+        .chain(all_events().map(|(name, _)| name))
+        .chain(all_outcomes().map(|(name, _)| name))
+        .chain(named(states()).map(|(name, _)| name))
+        .chain(of_files.map(str::to_owned))
         .map(|name| format!("{name}.hex"))
         .collect();
     for entry in fs::read_dir(folder()).unwrap() {

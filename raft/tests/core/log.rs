@@ -89,6 +89,7 @@ impl Log {
         assert_eq!(self.state.members, before.members);
         assert_eq!(self.state.models, before.models);
         assert_eq!(self.state.routes, before.routes);
+        assert_eq!(self.state.rollouts, before.rollouts);
         assert_eq!(self.state.cluster.feature_level, before.cluster.feature_level);
         outcome.expect_err("refused")
     }

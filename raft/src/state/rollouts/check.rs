@@ -344,17 +344,27 @@ fn check_gates(path: &str, spec: &RolloutSpec, gates: &[Gate]) -> Result<(), Pro
             let max_ratio = u64::try_from(max_ratio.0).unwrap_or(0);
             in_range(&format!("{path}[{index}].maxRatio"), max_ratio, 1, 1_000_000_000)?;
         }
-        let copies = match &spec.strategy {
-            Strategy::BlueGreen { validate, .. } => validate.is_some(),
-            Strategy::Shadow { .. } => true,
-            Strategy::Canary { .. } | Strategy::AbTest(_) | Strategy::Bandit(_) => false,
-        };
-        if matches!(gate.test, GateTest::Agreement { .. }) && !copies {
-            let (strategy, what) = (spec.strategy_name().to_owned(), "shadow".to_owned());
+        if let Some(what) = nothing_to_look_at(&gate.test, &spec.strategy) {
+            let (strategy, what) = (spec.strategy_name().to_owned(), what.to_owned());
             return Err((format!("{path}[{index}]"), SpecProblem::NothingToLookAt { strategy, what }));
         }
     }
     Ok(())
+}
+
+/// What a gate looks at and the strategy never has.
+fn nothing_to_look_at(test: &GateTest, strategy: &Strategy) -> Option<&'static str> {
+    let copies = match strategy {
+        Strategy::BlueGreen { validate, .. } => validate.is_some(),
+        Strategy::Shadow { .. } => true,
+        Strategy::Canary { .. } | Strategy::AbTest(_) | Strategy::Bandit(_) => false,
+    };
+    match test {
+        GateTest::Agreement { .. } if !copies => Some("shadow"),
+        // Its answers reach nobody who could reward them.
+        GateTest::RewardDifference { .. } if matches!(strategy, Strategy::Shadow { .. }) => Some("rewards"),
+        _ => None,
+    }
 }
 
 fn check_reward(path: &str, reward: &Reward) -> Result<(), Problem> {

@@ -30,7 +30,9 @@ pub enum RolloutCommand {
         /// Which.
         name: RolloutName,
     },
-    /// End this stage now, or the rollout.
+    /// Approve of a stage that waits for it: it ends as soon as its gates pass.
+    /// Of any other stage, of one that is held, and with `full`: end it now,
+    /// whatever the gates say.
     Promote {
         /// Which.
         name: RolloutName,
@@ -140,6 +142,11 @@ pub enum RolloutEvent {
         /// Which.
         name: RolloutName,
     },
+    /// A person said that its stage may end.
+    RolloutApproved {
+        /// Which.
+        name: RolloutName,
+    },
     /// It entered a stage.
     RolloutAdvanced {
         /// Which.
@@ -224,6 +231,7 @@ impl RolloutEvent {
             Self::RolloutStarted { .. } => "RolloutStarted",
             Self::RolloutPaused { .. } => "RolloutPaused",
             Self::RolloutResumed { .. } => "RolloutResumed",
+            Self::RolloutApproved { .. } => "RolloutApproved",
             Self::RolloutAdvanced { .. } => "RolloutAdvanced",
             Self::RolloutHeld { .. } => "RolloutHeld",
             Self::RolloutPublished { .. } => "RolloutPublished",
@@ -240,6 +248,7 @@ impl RolloutEvent {
             Self::RolloutStarted { name, .. }
             | Self::RolloutPaused { name }
             | Self::RolloutResumed { name }
+            | Self::RolloutApproved { name }
             | Self::RolloutAdvanced { name, .. }
             | Self::RolloutHeld { name, .. }
             | Self::RolloutPublished { name, .. }

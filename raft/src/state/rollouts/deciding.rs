@@ -4,10 +4,10 @@ use super::super::{
     EntryContext, Event, LogTime, Model, ModelName, Ordinal, PartsPerMillion, Rejection, RolloutName, Route,
     State, VersionRef,
 };
-use super::check::{checked, checked_arms, ready_version};
+use super::check::{SpecProblem, checked, checked_arms, ready_version};
 use super::commands::{RolloutCommand, RolloutEvent, Step};
-use super::learning::{FeedbackDelta, SUMS_PER_DELTA_MAX};
-use super::spec::{Arm, RolloutSpec, Strategy};
+use super::learning::{DROPPED_MAX, FeedbackDelta, SUMS_PER_DELTA_MAX};
+use super::spec::{Arm, Bandit, Millis, RolloutSpec, Strategy};
 use super::stages::weights_of;
 use super::{
     ACTIVE_MAX, EVIDENCE_MAX, Ending, Measure, Rollout, RolloutPhase, STRATA_MAX, WHY_CHARACTERS_MAX, Weights,
@@ -37,15 +37,13 @@ pub(in super::super) fn decide(state: &State, context: &EntryContext, command: &
 fn start(state: &State, name: &RolloutName, spec: &RolloutSpec<VersionRef>, again: bool) -> Decided {
     let model =
         state.models.get(spec.model.as_str()).ok_or_else(|| Rejection::UnknownModel(spec.model.clone()))?;
-    if let Some(known) = state.rollouts.get(name.as_str()) {
-        let resolved = spec.resolved(|version| known_version(model, version));
-        let same = resolved.is_ok_and(|resolved| known.was_asked_for(&resolved));
-        if same && !(again && known.is_over()) {
+    if let Some(known) = state.rollouts.get(name.as_str())
+        && !(again && known.is_over())
+    {
+        if known.was_asked_for(model, spec) {
             return Ok(vec![]);
         }
-        if !(again && known.is_over()) {
-            return Err(Rejection::RolloutExists { rollout: name.clone(), is_over: known.is_over() });
-        }
+        return Err(Rejection::RolloutExists { rollout: name.clone(), is_over: known.is_over() });
     }
     let route =
         state.routes.get(spec.model.as_str()).ok_or_else(|| Rejection::NoRoute(spec.model.clone()))?;
@@ -83,7 +81,13 @@ fn promote(state: &State, name: &RolloutName, full: bool, winner: Option<&Versio
         let winner = winner.ok_or_else(|| Rejection::WinnerNeeded(name.clone()))?;
         let winner = ready_version(model, winner)?;
         require_arm(rollout, winner)?;
-        return Ok(finished(name, Ending::Promoted, whole(winner), BY_A_PERSON, &[]));
+        return Ok(won(rollout, winner, BY_A_PERSON, &[]));
+    }
+    if winner.is_some() {
+        return Err(Rejection::NotAnExperiment(name.clone()));
+    }
+    if !full && let Some(events) = approve(rollout) {
+        return Ok(events);
     }
     let stages = rollout.spec.stages();
     let last = stages.len().saturating_sub(1) as u32;
@@ -96,6 +100,23 @@ fn promote(state: &State, name: &RolloutName, full: bool, winner: Option<&Versio
     let next = if full { last } else { rollout.stage + 1 };
     let weights = stages.into_iter().nth(next as usize).map(|stage| stage.weights).unwrap_or_default();
     Ok(advanced(name, next, weights, BY_A_PERSON, &[]))
+}
+
+/// A stage that waits for a person, and is not held, ends once its gates pass:
+/// to approve is not to overrule them. `None`: there is nothing to approve.
+fn approve(rollout: &Rollout) -> Option<Vec<Event>> {
+    if !rollout.current_stage()?.until_approved || matches!(rollout.phase, RolloutPhase::Held { .. }) {
+        return None;
+    }
+    let name = &rollout.name;
+    let mut events = Vec::new();
+    if matches!(rollout.phase, RolloutPhase::Paused { .. }) {
+        events.extend(event(RolloutEvent::RolloutResumed { name: name.clone() }));
+    }
+    if !rollout.approved {
+        events.extend(event(RolloutEvent::RolloutApproved { name: name.clone() }));
+    }
+    Some(events)
 }
 
 fn abort(state: &State, name: &RolloutName, why: &str) -> Decided {
@@ -129,10 +150,7 @@ fn undo(state: &State, context: &EntryContext, name: &RolloutName) -> Decided {
 
 /// Whether the route is still what the rollout made of it.
 fn left_as_it_is(rollout: &Rollout, route: &Route) -> bool {
-    match route.weights.as_slice() {
-        [(winner, _)] => *winner != rollout.stable() && rollout.versions().contains(winner),
-        _ => false,
-    }
+    route.weights == rollout.after
 }
 
 fn set_arms(state: &State, name: &RolloutName, arms: &[Arm<VersionRef>]) -> Decided {
@@ -158,10 +176,14 @@ fn drop_learning(state: &State, name: &RolloutName, from: LogTime, to: LogTime) 
         return Ok(vec![]);
     }
     let (first_slice, last_slice) = (rollout.slice_of(from), rollout.slice_of(to));
-    let rewards = rollout.learning.count_in(first_slice, last_slice);
-    if rewards == 0 {
+    if !rollout.learning.has_any_in(first_slice, last_slice) {
         return Ok(vec![]);
     }
+    if rollout.learning.dropped().len() >= DROPPED_MAX {
+        let what = format!("how many times of rollout '{name}' are taken back");
+        return Err(Rejection::LimitReached { what, limit: DROPPED_MAX as u64 });
+    }
+    let rewards = rollout.learning.count_in(first_slice, last_slice);
     let name = name.clone();
     Ok(event(RolloutEvent::RolloutLearningDropped { name, first_slice, last_slice, rewards }))
 }
@@ -196,9 +218,10 @@ fn hold(state: &State, step: &Step) -> Decided {
 fn publish(state: &State, step: &Step, weights: &Weights) -> Decided {
     let rollout = looked_at(state, step)?;
     require_running(rollout)?;
-    let Strategy::Bandit(_) = &rollout.spec.strategy else {
+    let Strategy::Bandit(bandit) = &rollout.spec.strategy else {
         return Err(Rejection::NotAnExperiment(step.name.clone()));
     };
+    require_publishing_time(state, rollout, bandit.publish_every)?;
     let mut weights = weights.clone();
     weights.retain(|(_, weight)| weight.get() > 0);
     weights.sort();
@@ -210,6 +233,7 @@ fn publish(state: &State, step: &Step, weights: &Weights) -> Decided {
     if twice || sum_ppm != u64::from(PartsPerMillion::WHOLE.get()) {
         return Err(Rejection::WeightsDoNotSum { model: rollout.spec.model.clone(), sum_ppm });
     }
+    require_floor(rollout, bandit, &weights)?;
     let (name, why, evidence) = (step.name.clone(), shortened(&step.why), bounded(&step.evidence));
     Ok(event(RolloutEvent::RolloutPublished { name, weights, why, evidence }))
 }
@@ -226,8 +250,7 @@ fn conclude(state: &State, step: &Step, winner: Option<Ordinal>) -> Decided {
     require_running(rollout)?;
     let winner = winner.unwrap_or(rollout.stable());
     require_arm(rollout, winner)?;
-    let ending = if winner == rollout.stable() { Ending::Completed } else { Ending::Promoted };
-    Ok(finished(&step.name, ending, whole(winner), &step.why, &step.evidence))
+    Ok(won(rollout, winner, &step.why, &step.evidence))
 }
 
 fn record_feedback(state: &State, delta: &FeedbackDelta) -> Decided {
@@ -250,8 +273,22 @@ fn record_feedback(state: &State, delta: &FeedbackDelta) -> Decided {
 
 impl Rollout {
     /// Whether this plan is the one it was started with, arms as they are now.
-    fn was_asked_for(&self, spec: &RolloutSpec) -> bool {
-        self.spec == *spec
+    /// A name whose version is gone is taken for the one that stood in its
+    /// place: a manifest of a rollout that is over stays in git for longer than
+    /// the versions that it names.
+    fn was_asked_for(&self, model: &Model, spec: &RolloutSpec<VersionRef>) -> bool {
+        let mut in_place = Vec::new();
+        let collected = self.spec.resolved(|ordinal| {
+            in_place.push(*ordinal);
+            Ok::<_, ()>(*ordinal)
+        });
+        let mut in_place = in_place.into_iter();
+        let resolved = spec.resolved(|wanted| {
+            let before = in_place.next();
+            let gone = before.filter(|ordinal| !model.versions.contains_key(ordinal));
+            model.version(wanted).map(|version| version.ordinal).or(gone).ok_or(())
+        });
+        collected.is_ok() && resolved.is_ok_and(|resolved| resolved == self.spec)
     }
 }
 
@@ -304,6 +341,34 @@ fn require_stage_over(state: &State, rollout: &Rollout) -> Result<(), Rejection>
     Ok(())
 }
 
+/// So that a new leader, which does not know when the last one published, does
+/// not do it at once.
+fn require_publishing_time(state: &State, rollout: &Rollout, every: Millis) -> Result<(), Rejection> {
+    let Some(newest) = rollout.epochs.last() else { return Ok(()) };
+    if state.cluster.log_time < newest.since.plus_micros(every.as_micros()) {
+        return Err(Rejection::StageNotOver { rollout: rollout.name.clone(), stage: rollout.stage });
+    }
+    Ok(())
+}
+
+/// An arm that is left out has nothing.
+fn require_floor(rollout: &Rollout, bandit: &Bandit, weights: &Weights) -> Result<(), Rejection> {
+    let floor = bandit.floor.get();
+    for arm in &bandit.arms {
+        let weight = weights.iter().find(|(version, _)| *version == arm.version);
+        let found = weight.map_or(0, |(_, weight)| weight.get());
+        if found < floor {
+            let (found, min, max) = (found.into(), floor.into(), PartsPerMillion::WHOLE.get().into());
+            return Err(Rejection::InvalidRollout {
+                rollout: rollout.name.clone(),
+                field: format!("weights.{}", arm.name),
+                problem: SpecProblem::OutOfRange { found, min, max },
+            });
+        }
+    }
+    Ok(())
+}
+
 fn require_arm(rollout: &Rollout, version: Ordinal) -> Result<(), Rejection> {
     if rollout.spec.arms().iter().any(|arm| arm.version == version) {
         return Ok(());
@@ -313,13 +378,6 @@ fn require_arm(rollout: &Rollout, version: Ordinal) -> Result<(), Rejection> {
 
 fn require_ready(model: &Model, ordinal: Ordinal) -> Result<(), Rejection> {
     ready_version(model, &VersionRef::Ordinal(ordinal)).map(|_| ())
-}
-
-fn known_version(model: &Model, wanted: &VersionRef) -> Result<Ordinal, Rejection> {
-    let version = model.version(wanted);
-    version
-        .map(|version| version.ordinal)
-        .ok_or_else(|| Rejection::UnknownVersion { model: model.name.clone(), version: wanted.to_string() })
 }
 
 fn model_of<'a>(state: &'a State, rollout: &Rollout) -> Result<&'a Model, Rejection> {
@@ -335,6 +393,12 @@ fn last_stage_over(rollout: &Rollout, why: &str, evidence: &[Measure]) -> Vec<Ev
         }
         _ => finished(&rollout.name, Ending::Completed, whole(rollout.stable()), why, evidence),
     }
+}
+
+/// One arm of an experiment has everything.
+fn won(rollout: &Rollout, winner: Ordinal, why: &str, evidence: &[Measure]) -> Vec<Event> {
+    let ending = if winner == rollout.stable() { Ending::Completed } else { Ending::Promoted };
+    finished(&rollout.name, ending, whole(winner), why, evidence)
 }
 
 fn whole(ordinal: Ordinal) -> Weights {

@@ -1,12 +1,16 @@
 //! How events of rollouts fold into the state: the rollout itself, and the
 //! weights of the route that it owns.
 
+use std::sync::Arc;
+
 use super::super::routes;
 use super::super::{EntryContext, Epoch, LogTime, ModelName, RolloutName, State};
 use super::commands::RolloutEvent;
 use super::learning::{Learning, RewardCell, RewardSum};
 use super::spec::{RolloutSpec, Strategy};
-use super::{EPOCHS_KEPT_MAX, EpochOfRollout, Rollout, RolloutPhase, STRATA_MAX, Weights};
+use super::{
+    EPOCHS_KEPT_MAX, EpochOfRollout, INTERVALS_KEPT_MAX, Rollout, RolloutPhase, STRATA_MAX, Weights,
+};
 
 pub(in super::super) fn evolve(state: &mut State, context: &EntryContext, event: &RolloutEvent) {
     match event {
@@ -21,6 +25,13 @@ pub(in super::super) fn evolve(state: &mut State, context: &EntryContext, event:
             touch(state, context, name, |rollout| {
                 rollout.stage_since = resumed_since(rollout, now);
                 rollout.phase = RolloutPhase::Running;
+            });
+        }
+        RolloutEvent::RolloutApproved { name } => {
+            let now = state.cluster.log_time;
+            touch(state, context, name, |rollout| {
+                rollout.approved = true;
+                rollout.stage_since = now;
             });
         }
         RolloutEvent::RolloutAdvanced { name, stage, weights, why: _, evidence } => {
@@ -48,6 +59,7 @@ pub(in super::super) fn evolve(state: &mut State, context: &EntryContext, event:
             touch(state, context, name, |rollout| {
                 let (ending, why, at) = (*ending, why.clone(), context.wall_time);
                 rollout.phase = RolloutPhase::Finished { ending, why, at };
+                rollout.after.clone_from(weights);
                 rollout.evidence.clone_from(evidence);
             });
             // After it: what is decided from here on is no part of it.
@@ -62,7 +74,11 @@ pub(in super::super) fn evolve(state: &mut State, context: &EntryContext, event:
             reweigh(state, context, name, weights);
         }
         RolloutEvent::RolloutLearningDropped { name, first_slice, last_slice, rewards: _ } => {
-            touch(state, context, name, |rollout| rollout.learning.drop_slices(*first_slice, *last_slice));
+            let now = state.cluster.log_time;
+            touch(state, context, name, |rollout| {
+                let present = rollout.slice_of(now);
+                rollout.learning.drop_slices(*first_slice, *last_slice, present);
+            });
         }
         RolloutEvent::FeedbackRecorded { node, sequence, sums } => {
             state.rollouts.set_feedback_mark(*node, *sequence);
@@ -76,14 +92,26 @@ pub(in super::super) fn evolve(state: &mut State, context: &EntryContext, event:
 pub(in super::super) fn epoch_began(state: &mut State, model: &ModelName) {
     let Some(owner) = state.rollouts.owner_of(model) else { return };
     let Some(route) = state.routes.get(model.as_str()) else { return };
-    let (epoch, table, weights) = (route.epoch, route.table.clone(), route.weights.clone());
-    let name = owner.name.clone();
+    let (epoch, table, weights) = (route.epoch, Arc::new(route.table.clone()), route.weights.clone());
+    let (name, since) = (owner.name.clone(), state.cluster.log_time);
     state.rollouts.update(&name, |rollout| {
         let stratum = stratum_of(rollout, weights);
-        rollout.epochs.push(EpochOfRollout { epoch, stratum, table });
-        let surplus = rollout.epochs.len().saturating_sub(EPOCHS_KEPT_MAX);
-        rollout.epochs.drain(..surplus);
+        let epochs = Arc::make_mut(&mut rollout.epochs);
+        epochs.push(EpochOfRollout { epoch, since, stratum, table });
+        let surplus = surplus_of(epochs);
+        epochs.drain(..surplus);
     });
+}
+
+/// How many of the oldest epochs are too many.
+fn surplus_of(epochs: &[EpochOfRollout]) -> usize {
+    let mut intervals = 0;
+    let fits = |known: &&EpochOfRollout| {
+        intervals += known.table.intervals().len();
+        intervals <= INTERVALS_KEPT_MAX
+    };
+    let kept = epochs.iter().rev().take(EPOCHS_KEPT_MAX).take_while(fits).count();
+    epochs.len().saturating_sub(kept.max(1))
 }
 
 fn start(
@@ -108,9 +136,10 @@ fn start(
         stage_since: now,
         approved: false,
         before,
+        after: Weights::new(),
         evidence: Vec::new(),
-        epochs: Vec::new(),
-        strata: Vec::new(),
+        epochs: Arc::default(),
+        strata: Arc::default(),
         learning: Learning::default(),
     });
     reweigh(state, context, name, weights);
@@ -148,10 +177,11 @@ fn stratum_of(rollout: &mut Rollout, weights: Weights) -> u32 {
     let is_bandit = matches!(rollout.spec.strategy, Strategy::Bandit(_));
     let known = rollout.strata.iter().position(|known| is_bandit || *known == weights);
     let place = known.unwrap_or_else(|| {
-        if rollout.strata.len() < STRATA_MAX {
-            rollout.strata.push(weights);
+        let strata = Arc::make_mut(&mut rollout.strata);
+        if strata.len() < STRATA_MAX {
+            strata.push(weights);
         }
-        rollout.strata.len() - 1
+        strata.len() - 1
     });
     place as u32
 }
@@ -159,13 +189,18 @@ fn stratum_of(rollout: &mut Rollout, weights: Weights) -> u32 {
 /// Rewards of runs that are forgotten, or of epochs that are, change nothing:
 /// whoever sent them has refused them with the reason already, or knew less.
 fn credit(state: &mut State, sums: &[RewardSum]) {
-    for sum in sums {
-        let Some(rollout) = state.rollouts.get(sum.rollout.as_str()) else { continue };
-        let stratum = rollout.epochs.iter().find(|known| known.epoch == sum.epoch).map(|known| known.stratum);
-        let (true, Some(stratum)) = (rollout.started_at == sum.started_at, stratum) else { continue };
-        let cluster = if rollout.tells_clusters_apart() { sum.cluster } else { 0 };
-        let cell = RewardCell { slice: sum.slice.max(1), arm: sum.arm, stratum, cluster };
-        let totals = sum.totals;
-        state.rollouts.update(&sum.rollout, |rollout| rollout.learning.add(cell, totals));
+    let now = state.cluster.log_time;
+    for sums in sums.chunk_by(|one, next| one.rollout == next.rollout) {
+        let Some(name) = sums.first().map(|sum| &sum.rollout) else { continue };
+        state.rollouts.update(name, |rollout| {
+            // A node's log time may run ahead of the log's by a moment, not by more.
+            let newest = rollout.slice_of(now).saturating_add(1);
+            for sum in sums.iter().filter(|sum| sum.started_at == rollout.started_at) {
+                let Some(stratum) = rollout.epoch(sum.epoch).map(|known| known.stratum) else { continue };
+                let cluster = if rollout.tells_clusters_apart() { sum.cluster } else { 0 };
+                let slice = sum.slice.clamp(1, newest);
+                rollout.learning.add(RewardCell { slice, arm: sum.arm, stratum, cluster }, sum.totals);
+            }
+        });
     }
 }

@@ -1,8 +1,11 @@
 //! What a rollout has learnt: sums of rewards, exact, so that the order in which
 //! they come changes nothing, and those of a time can be taken back.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use imbl::OrdMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::super::{Epoch, LogIndex, NodeId, Ordinal, RolloutName};
 
@@ -10,6 +13,8 @@ use super::super::{Epoch, LogIndex, NodeId, Ordinal, RolloutName};
 pub const SUMS_PER_DELTA_MAX: usize = 4_096;
 /// Slices of one rollout that are told apart; older ones become one.
 pub const SLICES_MAX: u32 = 1_024;
+/// Separate times of one rollout whose rewards were taken back.
+pub const DROPPED_MAX: usize = 256;
 /// What the sums of one cell may come to, either way: far from where an `i128`
 /// would end, so that no order of additions overflows.
 pub const SUM_MAGNITUDE_MAX: i128 = 1 << 120;
@@ -51,9 +56,16 @@ pub struct RewardTotals {
     /// How many.
     pub count: i64,
     /// In units of 2⁻²⁴.
+    #[serde(serialize_with = "as_text")]
     pub sum: i128,
     /// In units of 2⁻⁴⁸.
+    #[serde(serialize_with = "as_text")]
     pub sum_of_squares: i128,
+}
+
+/// Readers of JSON take numbers for floating-point ones and would round these.
+fn as_text<S: Serializer>(sum: &i128, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(sum)
 }
 
 impl RewardTotals {
@@ -91,6 +103,9 @@ pub struct Learning {
     /// Ever seen, also if its rewards were taken back: so that which slices are
     /// still told apart depends on no order.
     newest_slice: u32,
+    /// First and last slice of the times that were taken back, in order and
+    /// apart: what comes late for them is dropped as well.
+    dropped: Arc<Vec<(u32, u32)>>,
 }
 
 impl Learning {
@@ -109,28 +124,70 @@ impl Learning {
         self.newest_slice = self.newest_slice.max(slice);
     }
 
+    /// First and last slice of each time that was taken back.
+    pub fn dropped(&self) -> &[(u32, u32)] {
+        &self.dropped
+    }
+
+    /// Remembers a time as taken back: for snapshots, and for dropping.
+    pub(crate) fn refuse_slices(&mut self, first: u32, last: u32) {
+        if first > last {
+            return;
+        }
+        let dropped = Arc::make_mut(&mut self.dropped);
+        dropped.push((first, last));
+        dropped.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(dropped.len());
+        for (first, last) in dropped.drain(..) {
+            match merged.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => merged.push((first, last)),
+            }
+        }
+        *dropped = merged;
+    }
+
     /// Adds to a cell; cells that come to nothing are not kept.
     pub(crate) fn add(&mut self, cell: RewardCell, totals: RewardTotals) {
         self.see_slice(cell.slice);
+        if self.dropped.iter().any(|(first, last)| (*first..=*last).contains(&cell.slice)) {
+            return self.merge_old();
+        }
         self.add_as_is(self.still_told_apart(cell), totals);
         self.merge_old();
     }
 
-    /// Drops what was credited in these slices.
-    pub(super) fn drop_slices(&mut self, first: u32, last: u32) {
-        let dropped = |cell: &RewardCell| (first..=last).contains(&cell.slice);
+    /// Drops what was credited in these slices, and what will still come for
+    /// those before the `present` one: of that, more is being credited.
+    pub(super) fn drop_slices(&mut self, first: u32, last: u32, present: u32) {
+        let within = self.whole_slices(first, last);
         self.cells = self
             .cells
             .iter()
-            .filter(|(cell, _)| !dropped(cell))
+            .filter(|(cell, _)| !within.contains(&cell.slice))
             .map(|(cell, totals)| (*cell, *totals))
             .collect();
+        self.refuse_slices(first, last.min(present.saturating_sub(1)));
     }
 
     /// Rewards credited in these slices.
     pub fn count_in(&self, first: u32, last: u32) -> i64 {
-        let within = self.cells().filter(|(cell, _)| (first..=last).contains(&cell.slice));
+        let slices = self.whole_slices(first, last);
+        let within = self.cells().filter(|(cell, _)| slices.contains(&cell.slice));
         within.map(|(_, totals)| totals.count).fold(0, i64::saturating_add)
+    }
+
+    /// Whether anything is known of these slices, be it that as much was taken
+    /// back as was given.
+    pub(super) fn has_any_in(&self, first: u32, last: u32) -> bool {
+        let slices = self.whole_slices(first, last);
+        self.cells().any(|(cell, _)| slices.contains(&cell.slice))
+    }
+
+    /// What has become one can only be taken back as one: with all that it was.
+    fn whole_slices(&self, first: u32, last: u32) -> RangeInclusive<u32> {
+        let all_merged = first <= 1 && last >= self.newest_merged();
+        if all_merged { 0..=last } else { first..=last }
     }
 
     fn add_as_is(&mut self, cell: RewardCell, totals: RewardTotals) {

@@ -41,6 +41,9 @@ pub const ACTIVE_MAX: usize = 10_000;
 pub const FINISHED_KEPT_MAX: usize = 1_000;
 /// Epochs of one rollout whose decisions can still be credited.
 pub const EPOCHS_KEPT_MAX: usize = 256;
+/// And no more than have so many intervals in their tables together: a thousand
+/// bandits must fit into memory and into a snapshot. The newest is always kept.
+pub const INTERVALS_KEPT_MAX: usize = 8_192;
 /// Different weights of one experiment.
 pub const STRATA_MAX: usize = 256;
 /// Numbers that one step may name.
@@ -72,18 +75,21 @@ pub struct Rollout {
     pub phase: RolloutPhase,
     /// Index among its stages.
     pub stage: u32,
-    /// Since when, in log time, pauses left out.
+    /// Since when, in log time, pauses left out; an approval begins it anew, for
+    /// until then the stage could not end.
     pub stage_since: LogTime,
     /// A person has approved of this stage's end.
     pub approved: bool,
     /// What the route was before.
     pub before: Weights,
+    /// What it has left the route as; empty until it is over.
+    pub after: Weights,
     /// Numbers that caused the last automatic step.
     pub evidence: Vec<Measure>,
     /// Its epochs, oldest first, at most [`EPOCHS_KEPT_MAX`].
-    pub epochs: Vec<EpochOfRollout>,
+    pub epochs: Arc<Vec<EpochOfRollout>>,
     /// Weights that it has had, by stratum; of a bandit only the first.
-    pub strata: Vec<Weights>,
+    pub strata: Arc<Vec<Weights>>,
     /// Rewards so far.
     pub learning: Learning,
 }
@@ -156,10 +162,12 @@ pub struct Measure {
 pub struct EpochOfRollout {
     /// Which.
     pub epoch: Epoch,
+    /// In log time.
+    pub since: LogTime,
     /// Epochs of equal weights share one.
     pub stratum: u32,
     /// As of then.
-    pub table: OwnershipTable,
+    pub table: Arc<OwnershipTable>,
 }
 
 impl Rollout {
@@ -227,9 +235,14 @@ impl Rollout {
 
     /// Which arm a bucket belonged to at an epoch, and in which stratum.
     pub fn arm_at(&self, epoch: Epoch, bucket: Bucket) -> Option<(Ordinal, u32)> {
-        let place = self.epochs.binary_search_by_key(&epoch, |known| known.epoch).ok()?;
-        let known = self.epochs.get(place)?;
+        let known = self.epoch(epoch)?;
         Some((known.table.owner(bucket)?, known.stratum))
+    }
+
+    /// One of its epochs, if it is kept.
+    pub fn epoch(&self, epoch: Epoch) -> Option<&EpochOfRollout> {
+        let place = self.epochs.binary_search_by_key(&epoch, |known| known.epoch).ok()?;
+        self.epochs.get(place)
     }
 
     /// How long a slice of its learning is: rewards can be taken back, and age,
@@ -330,11 +343,18 @@ impl Rollouts {
         self.forget_finished();
     }
 
+    /// Copies the rollout only if somebody else looks at it.
     fn update(&mut self, name: &RolloutName, change: impl FnOnce(&mut Rollout)) {
-        let Some(rollout) = self.by_name.get(name) else { return };
-        let mut rollout = Rollout::clone(rollout);
-        change(&mut rollout);
-        self.insert(rollout);
+        let Some(shared) = self.by_name.get_mut(name) else { return };
+        let was_over = shared.is_over();
+        let rollout = Arc::make_mut(shared);
+        change(rollout);
+        if was_over || !rollout.is_over() {
+            return;
+        }
+        let model = rollout.spec.model.clone();
+        self.owners.remove(&model);
+        self.forget_finished();
     }
 
     /// The ones that ended first go first.
@@ -347,6 +367,11 @@ impl Rollouts {
         {
             self.by_name.remove(&oldest);
         }
+    }
+
+    /// Its id is never used again, so none of its deltas can come twice.
+    pub(super) fn forget_node(&mut self, node: NodeId) {
+        self.feedback_marks.remove(&node);
     }
 
     /// A model is gone, and what was known of it.
