@@ -21,7 +21,8 @@ use crate::raft_config::RaftTiming;
 use crate::raft_status::membership_is_settled;
 use crate::raft_types::TypeConfig;
 use crate::state::{
-    Accepted, ClusterCommand, ClusterId, Command, LogIndex, NodeId, Principal, Rejection, RequestId, State,
+    Accepted, ClusterCommand, ClusterId, Command, LogIndex, LogTime, NodeId, Principal, Rejection, RequestId,
+    State,
 };
 use crate::state_machine::{Applied, StateMachine};
 
@@ -133,6 +134,12 @@ impl Consensus {
     /// What this node has applied, however old it is. Does not wait.
     pub fn applied(&self) -> AppliedState {
         self.core.applied.state()
+    }
+
+    /// The log time that a leader stamps now: that of the last applied entry and
+    /// what has passed since by the monotonic clock.
+    pub fn log_time_now(&self) -> LogTime {
+        self.core.applied.log_time_now()
     }
 
     /// Changes of [`Consensus::applied`]; intermediate states may be skipped.

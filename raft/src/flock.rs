@@ -11,7 +11,7 @@ mod watchdog;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -157,6 +157,25 @@ pub struct Flock {
     data_dir: DataDirLock,
 }
 
+/// Reads the event history. Cheap to clone.
+#[derive(Clone)]
+pub struct EventReader {
+    consensus: Consensus,
+    history: SharedHistory,
+}
+
+impl EventReader {
+    /// As [`Flock::history`].
+    pub async fn read(&self, from: LogIndex, limit: usize) -> Result<Vec<HistoryRecord>, std::io::Error> {
+        let applied = self.consensus.applied().index;
+        let view = lock(&self.history).view();
+        let mut page = tokio::task::spawn_blocking(move || view.read(from, limit)).await??;
+        // Segments that came with a snapshot may reach beyond what is applied here.
+        page.retain(|record| record.log_index <= applied);
+        Ok(page)
+    }
+}
+
 impl Flock {
     /// Starts: locks the data directory, opens the log, listens for peers,
     /// founds or joins a cluster if there is none yet, and returns once this
@@ -203,12 +222,17 @@ impl Flock {
     /// Events from `from` on that are applied now, in order: whole entries,
     /// about `limit` events. The next page begins one index after the last.
     pub async fn history(&self, from: LogIndex, limit: usize) -> Result<Vec<HistoryRecord>, std::io::Error> {
-        let applied = self.consensus.applied().index;
-        let view = lock(&self.history).view();
-        let mut page = tokio::task::spawn_blocking(move || view.read(from, limit)).await??;
-        // Segments that came with a snapshot may reach beyond what is applied here.
-        page.retain(|record| record.log_index <= applied);
-        Ok(page)
+        self.events().read(from, limit).await
+    }
+
+    /// Reads the history wherever the flock itself is out of reach.
+    pub fn events(&self) -> EventReader {
+        EventReader { consensus: self.consensus.clone(), history: self.history.clone() }
+    }
+
+    /// Where everything of this node is kept.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir.path
     }
 
     /// Hands leadership over, stops Raft, gossip and the peer server, flushes.

@@ -64,6 +64,12 @@ impl Probability {
         }
     }
 
+    /// From parts per million; more than the whole counts as the whole.
+    #[must_use]
+    pub fn from_parts_per_million(parts: u32) -> Self {
+        Self(f64::from(parts.min(1_000_000)) / 1e6)
+    }
+
     /// The probability as a number.
     #[must_use]
     pub fn get(self) -> f64 {

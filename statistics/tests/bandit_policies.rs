@@ -61,7 +61,7 @@ fn epsilon_greedy_and_ucb_publish_the_favourite_and_the_floor() {
 fn before_the_first_reward_every_policy_is_even() {
     for explore in [
         Explore::Thompson,
-        Explore::TopTwoThompson,
+        Explore::TopTwoThompson { leader: 0.5 },
         Explore::Ucb1 { alpha: 1.0 },
         Explore::EpsilonGreedy(Epsilon::constant(0.1).unwrap()),
     ] {
@@ -170,7 +170,7 @@ proptest! {
         let taking_part = arms.iter().filter(|(_, _, part)| *part).count();
         prop_assume!(taking_part > 1);
         let counts: Vec<_> = arms.iter().map(|(one, other, _)| (*one, one + other)).collect();
-        let explore = if top_two { Explore::TopTwoThompson } else { Explore::Thompson };
+        let explore = if top_two { Explore::TopTwoThompson { leader: 0.5 } } else { Explore::Thompson };
         let unknown = RewardModel::GaussianUnknownNoise(NormalInverseGamma::VAGUE);
         let rate = RewardModel::Bernoulli(BetaPrior::JEFFREYS);
         for model in [rate, unknown] {

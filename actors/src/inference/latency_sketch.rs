@@ -71,6 +71,19 @@ impl LatencySketch {
         None
     }
 
+    /// The value of this rank in microseconds, counted from 1 for the shortest;
+    /// `None` beyond the last.
+    pub fn at_rank_micros(&self, rank: u64) -> Option<f64> {
+        let mut seen: u64 = 0;
+        for (offset, in_bucket) in self.counts.iter().enumerate() {
+            seen = seen.saturating_add(*in_bucket);
+            if seen >= rank.max(1) {
+                return Some(value_of(self.first_bucket + offset));
+            }
+        }
+        None
+    }
+
     /// For the wire.
     pub fn to_wire(&self) -> WireSketch {
         WireSketch {

@@ -164,6 +164,7 @@ impl Inference {
         let board = Arc::new(ReadinessBoard::new(this_node));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let records = Arc::new(DecisionRing::new(config.decision_records.records, threads));
+        let traffic = Arc::new(TrafficExchange::new(consensus.clone(), peers.clone(), Arc::clone(&routing)));
         let core = Core {
             this_node,
             consensus: consensus.clone(),
@@ -185,8 +186,14 @@ impl Inference {
                 outcomes: metrics.forwarded.clone(),
                 ways: metrics.forward_ways.clone(),
             },
-            rollouts: Arc::new(RolloutController::new(consensus.clone())),
-            traffic: Arc::new(TrafficExchange::new(consensus, peers, Arc::clone(&routing))),
+            rollouts: Arc::new(RolloutController::new(
+                consensus,
+                peers,
+                Arc::clone(&board),
+                Arc::clone(&traffic),
+                config.traffic_report_interval,
+            )),
+            traffic,
             routing,
             board,
             metrics,
@@ -328,6 +335,8 @@ impl Core {
         self.tasks.keep("health", move || health_monitor::run(Arc::clone(&local), interval));
         let (traffic, interval) = (Arc::clone(&self.traffic), self.config.traffic_report_interval);
         self.tasks.keep("traffic report", move || Arc::clone(&traffic).run(interval));
+        let rollouts = Arc::clone(&self.rollouts);
+        self.tasks.keep("rollouts", move || Arc::clone(&rollouts).run());
         let follower = PlacementFollower {
             this_node: self.this_node,
             consensus: self.consensus.clone(),

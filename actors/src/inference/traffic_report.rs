@@ -1,7 +1,7 @@
 //! Brings what this node counted to the leader, and the cluster's counts to
 //! whoever asks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use starling_raft::state::NodeId;
 use tokio::time::Instant;
 
 use super::InferError;
-use super::cluster_traffic::ClusterTraffic;
+use super::cluster_traffic::{ClusterTraffic, NODES_MAX};
 use super::routing_feed::RoutingFeed;
 use super::traffic::TrafficRecorder;
 
@@ -33,6 +33,8 @@ pub struct TrafficExchange {
     routing: Arc<RoutingFeed>,
     sequence: AtomicU64,
     cluster: Mutex<ClusterTraffic>,
+    /// When each node's last report came.
+    heard: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl TrafficExchange {
@@ -45,6 +47,7 @@ impl TrafficExchange {
             routing,
             sequence: AtomicU64::new(0),
             cluster: Mutex::default(),
+            heard: Mutex::default(),
         }
     }
 
@@ -88,7 +91,19 @@ impl TrafficExchange {
 
     /// Takes a node's report. Kept by every node, in case it leads.
     pub fn accept(&self, report: &TrafficReport) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let node_id = NodeId::new(report.node_id);
+        if heard.len() < NODES_MAX || heard.contains_key(&node_id) {
+            heard.insert(node_id, Instant::now());
+        }
+        drop(heard);
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner).accept(report);
+    }
+
+    /// Whether a node has reported to this one within `window`.
+    pub fn heard_within(&self, node_id: NodeId, window: Duration) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(&node_id).is_some_and(|at| at.elapsed() <= window)
     }
 
     /// What all nodes have reported, if this node leads.
@@ -100,6 +115,8 @@ impl TrafficExchange {
         let models = self.model_ids();
         let state = self.consensus.applied().state;
         let mut cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_member = |node_id: &NodeId| state.members.get(*node_id).is_some();
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).retain(|node_id, _| is_member(node_id));
         cluster.retain(|model_id| models.contains(&model_id), |node_id| state.members.get(node_id).is_some());
         Ok(cluster.to_wire())
     }

@@ -1,8 +1,17 @@
 //! What the leader does with rollouts: looks at what all nodes counted, decides
 //! the next step, and says what it waits for.
 
+pub mod bandit_look;
 pub mod controller;
+mod describe;
+pub mod experiment_look;
+pub mod gates;
+pub mod measures;
+pub mod plan;
+mod presence;
 pub mod report;
+mod reward_scale;
+pub mod rounds;
 
 pub use controller::{DryRunError, RolloutController};
 pub use report::{CopiesReport, DryRun, GateReport, GateVerdict, NextStep, RolloutReport, VersionReport};

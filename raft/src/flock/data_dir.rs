@@ -11,6 +11,8 @@ const LOCK_FILE: &str = "LOCK";
 /// Held while it lives; the system lets go of it when the process dies.
 #[derive(Debug)]
 pub(super) struct DataDirLock {
+    /// The directory.
+    pub(super) path: PathBuf,
     _file: File,
 }
 
@@ -30,7 +32,7 @@ pub(super) fn lock(data_dir: &Path) -> Result<DataDirLock, StartError> {
         .open(&path)
         .map_err(|error| unusable(&path, error))?;
     match file.try_lock() {
-        Ok(()) => Ok(DataDirLock { _file: file }),
+        Ok(()) => Ok(DataDirLock { path: data_dir.to_owned(), _file: file }),
         Err(TryLockError::WouldBlock) => Err(StartError::DataDirLocked { path: data_dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(unusable(&path, error)),
     }

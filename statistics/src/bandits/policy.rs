@@ -10,7 +10,7 @@ use super::epsilon::{Epsilon, epsilon_greedy};
 use super::error::{BanditError, finite};
 use super::floor::Bounds;
 use super::prior::RewardModel;
-use super::thompson::{standings, top_two};
+use super::thompson::{standings, top_two_led};
 use super::ucb::{Earned, highest_takes_all, ucb1};
 use crate::apportion::{PARTS_PER_MILLION, apportion};
 
@@ -30,8 +30,11 @@ pub enum Explore {
     },
     /// To each arm as likely as it is the best.
     Thompson,
-    /// Half to the best, half to the second best.
-    TopTwoThompson,
+    /// A share to the best, the rest to the second best.
+    TopTwoThompson {
+        /// The best arm's, in 0 to 1; a half is usual.
+        leader: f64,
+    },
 }
 
 /// What 0.07 times a million is off by, and more: no part is lost to it.
@@ -163,7 +166,7 @@ impl Policy {
     fn spread(&self, arms: &[&Candidate], probabilities_best: &[f64]) -> Vec<f64> {
         match self.explore {
             Explore::Thompson => probabilities_best.to_vec(),
-            Explore::TopTwoThompson => top_two(probabilities_best),
+            Explore::TopTwoThompson { leader } => top_two_led(probabilities_best, leader),
             Explore::EpsilonGreedy(epsilon) => {
                 let pulls: f64 = arms.iter().map(|arm| arm.rewards.count()).sum();
                 if pulls == 0.0 {

@@ -61,6 +61,14 @@ pub fn standings(beliefs: &[Belief]) -> Result<Vec<Standing>, BanditError> {
 /// the price of more traffic to the second best.
 #[must_use]
 pub fn top_two(probabilities_best: &[f64]) -> Vec<f64> {
+    top_two_led(probabilities_best, 0.5)
+}
+
+/// The same with another share than half for the best arm; `leader` counts as the
+/// nearest number in 0 to 1.
+#[must_use]
+pub fn top_two_led(probabilities_best: &[f64], leader: f64) -> Vec<f64> {
+    let leader = leader.clamp(0.0, 1.0);
     let arms = probabilities_best.len();
     if arms < 2 {
         return vec![1.0; arms];
@@ -69,8 +77,8 @@ pub fn top_two(probabilities_best: &[f64]) -> Vec<f64> {
     for (a, share) in shares.iter_mut().enumerate() {
         let own = probabilities_best[a];
         for (_, other) in probabilities_best.iter().enumerate().filter(|(b, _)| *b != a) {
-            *share += 0.5 * own * second(*other, own, arms);
-            *share += 0.5 * other * second(own, *other, arms);
+            *share += leader * own * second(*other, own, arms);
+            *share += (1.0 - leader) * other * second(own, *other, arms);
         }
     }
     shares
@@ -214,6 +222,8 @@ mod tests {
     fn a_certain_winner_leaves_the_second_half_to_the_others() {
         assert_eq!(top_two(&[1.0, 0.0, 0.0]), [0.5, 0.25, 0.25]);
         assert_eq!(top_two(&[1.0]), [1.0]);
+        assert_eq!(top_two_led(&[1.0, 0.0, 0.0], 0.8), [0.8, 0.1, 0.1]);
+        assert_eq!(top_two_led(&[0.7, 0.3], 1.0), [0.7, 0.3]);
     }
 
     #[test]
