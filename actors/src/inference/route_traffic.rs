@@ -1,4 +1,4 @@
-//! Routes, with what the whole cluster served by them.
+//! The weights of routes, with what the whole cluster served by them.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +48,7 @@ fn route_of(model: &RoutedModel, cells: &BTreeMap<CellKey, Cell>, reported_by: &
         weights: weights.collect(),
         traffic: traffic.collect(),
         reported_by: reported_by.to_vec(),
+        ..Route::default()
     })
 }
 

@@ -8,15 +8,15 @@ use starling_proto::admin::{
     BatchingSettings, DeviceKind as DeviceKindWire, InstanceMode as InstanceModeWire, ListModelsResponse,
     ListNodesResponse, ListRequest, ListRoutesResponse, ListVersionsResponse, Model as ModelWire,
     Node as NodeWire, Route as RouteWire, Tensor, Version as VersionWire,
-    VersionSettings as VersionSettingsWire, WeightedVersion,
+    VersionSettings as VersionSettingsWire,
 };
 use starling_raft::consensus::{AppliedState, RaftStatus};
 use starling_raft::gossip::LivePeers;
 use starling_raft::state::models::{DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings};
-use starling_raft::state::{Member, Model, Phase, Rejection, Route, State, Version};
+use starling_raft::state::{Member, Model, Phase, Rejection, State, Version};
 use tonic::Status;
 
-use super::invalid;
+use super::{invalid, route_out};
 use crate::servers::Node;
 use crate::servers::errors::{infer_status, propose_status, read_status};
 use crate::servers::node::Running;
@@ -53,7 +53,7 @@ pub(super) async fn models(
             replicas: model.replicas,
             versions: model.versions.values().map(|version| version_wire(running, model, version)).collect(),
             created_at_index: model.id,
-            route: applied.state.routes.get(model.name.as_str()).map(|route| route_wire(model, route)),
+            route: applied.state.routes.get(model.name.as_str()).map(|route| route_out::route(model, route)),
         })
         .collect();
     Ok(ListModelsResponse { models, applied_index: applied.index.get() })
@@ -85,16 +85,23 @@ pub(super) async fn routes(
         let routes = models
             .into_iter()
             .filter_map(|model| Some((model, applied.state.routes.get(model.name.as_str())?)))
-            .map(|(model, route)| route_wire(model, route))
+            .map(|(model, route)| route_out::route(model, route))
             .collect();
         return Ok(ListRoutesResponse { routes, applied_index: applied.index.get() });
     }
     selected(&applied.state, &request.model)?;
-    let routes = running
+    let mut routes = running
         .inference
         .routes_with_traffic(&request.model, timeout)
         .await
         .map_err(|error| infer_status(&error))?;
+    for wire in &mut routes {
+        let (model, route) = (applied.state.models.get(&wire.model), applied.state.routes.get(&wire.model));
+        if let Some((model, route)) = model.zip(route) {
+            let RouteWire { rules, shadows, .. } = route_out::route(model, route);
+            (wire.rules, wire.shadows) = (rules, shadows);
+        }
+    }
     Ok(ListRoutesResponse { routes, applied_index: applied.index.get() })
 }
 
@@ -134,21 +141,6 @@ fn node_wire(member: &Member, status: &RaftStatus, live: &LivePeers) -> NodeWire
         starling_version: member.starling_version.clone(),
         applied_index: seen.map_or(0, |peer| peer.applied_index),
     }
-}
-
-fn route_wire(model: &Model, route: &Route) -> RouteWire {
-    let weights = route
-        .weights
-        .iter()
-        .map(|(ordinal, weight)| WeightedVersion {
-            version: match model.versions.get(ordinal) {
-                Some(version) => version.label.to_string(),
-                None => ordinal.to_string(),
-            },
-            weight_ppm: weight.get(),
-        })
-        .collect();
-    RouteWire { model: model.name.to_string(), epoch: route.epoch.get(), weights, ..RouteWire::default() }
 }
 
 fn version_wire(running: &Running, model: &Model, version: &Version) -> VersionWire {

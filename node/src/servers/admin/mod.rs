@@ -6,6 +6,8 @@ mod decisions;
 mod events;
 mod lists;
 mod push;
+pub(in crate::servers) mod route_in;
+pub(in crate::servers) mod route_out;
 mod writes;
 
 use std::future::Future;
@@ -126,6 +128,15 @@ impl Admin for AdminService {
     async fn set_route(&self, request: Request<SetRouteRequest>) -> Result<Response<WriteResponse>, Status> {
         let caller = self.caller(&request)?;
         let write = writes::set_route(request.into_inner())?;
+        self.write(caller, write).await
+    }
+
+    async fn configure_route(
+        &self,
+        request: Request<ConfigureRouteRequest>,
+    ) -> Result<Response<WriteResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let write = writes::configure_route(request.get_ref())?;
         self.write(caller, write).await
     }
 

@@ -1,8 +1,8 @@
 //! Writes: from a message to a command, and from its outcome to an answer.
 
 use starling_proto::admin::{
-    DeleteModelRequest, DeleteVersionRequest, DrainNodeRequest, RemoveNodeRequest, SetPlacementRequest,
-    SetRouteRequest, UndrainNodeRequest, WriteResponse,
+    ConfigureRouteRequest, DeleteModelRequest, DeleteVersionRequest, DrainNodeRequest, RemoveNodeRequest,
+    SetPlacementRequest, SetRouteRequest, UndrainNodeRequest, WriteResponse,
 };
 use starling_raft::state::{
     Accepted, Command, Epoch, MemberCommand, ModelCommand, NodeId, PartsPerMillion, RequestId, RouteCommand,
@@ -10,7 +10,7 @@ use starling_raft::state::{
 };
 use tonic::{Response, Status};
 
-use super::{AdminService, Caller, invalid, request_id};
+use super::{AdminService, Caller, invalid, request_id, route_in};
 use crate::servers::errors::propose_status;
 
 /// A command, and the id under which a retry finds its answer.
@@ -71,6 +71,14 @@ pub(super) fn set_route(request: SetRouteRequest) -> Result<Write, Status> {
     }
     let expected_epoch = (request.expected_epoch > 0).then(|| Epoch::new(request.expected_epoch));
     let command = Command::Route(RouteCommand::Set { model, weights, expected_epoch });
+    Write::new(&request.request_id, command)
+}
+
+pub(super) fn configure_route(request: &ConfigureRouteRequest) -> Result<Write, Status> {
+    let model = request.model.parse().map_err(invalid)?;
+    let (rules, shadows) = route_in::configuration(request)?;
+    let expected_epoch = (request.expected_epoch > 0).then(|| Epoch::new(request.expected_epoch));
+    let command = Command::Route(RouteCommand::Configure { model, rules, shadows, expected_epoch });
     Write::new(&request.request_id, command)
 }
 
