@@ -109,7 +109,7 @@ impl Drop for Admitted {
 }
 
 /// Of tensors; names and parameters are small beside them.
-fn content_bytes(request: &ModelInferRequest) -> u64 {
+pub(super) fn content_bytes(request: &ModelInferRequest) -> u64 {
     let raw: usize = request.raw_input_contents.iter().map(bytes::Bytes::len).sum();
     let typed = request.inputs.iter().filter_map(|input| input.contents.as_ref()).map(typed_bytes);
     (raw + typed.sum::<usize>()) as u64

@@ -27,6 +27,7 @@ use super::InferError;
 use super::decision_records::RecordLimits;
 use super::load_gate::QueueTime;
 use super::serve::{Inference, InferenceConfig, PeerInferenceService, RequestContext};
+use super::shadowing::ShadowLimits;
 use super::testing::{fp32_bytes, fp32_values, model_file, raw_request, runtime as onnx_runtime};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,6 +125,7 @@ impl Node {
             decision_records: RecordLimits::default(),
             health_probe_interval: Duration::from_secs(5),
             max_request_bytes_in_flight: 1 << 30,
+            shadow: ShadowLimits::default(),
         };
         let service = PeerInferenceService::default();
         let registry = prometheus::Registry::new();

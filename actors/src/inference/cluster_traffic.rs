@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use starling_proto::peer::TrafficReport;
 use starling_raft::state::NodeId;
 
-use super::traffic::{Cell, CellKey, Ledger};
+use super::shadowing::cells::ShadowCell;
+use super::traffic::{Cell, CellKey, Counts, Ledger};
 
 /// Nodes whose counts are kept. Reports of more are refused.
 pub const NODES_MAX: usize = 256;
@@ -20,8 +21,34 @@ pub const NODES_MAX: usize = 256;
 struct NodeTraffic {
     boot: u64,
     sequence: u64,
-    current: Ledger,
-    earlier_boots: Ledger,
+    current: Ledgers,
+    earlier_boots: Ledgers,
+}
+
+/// Everything that a node counts.
+#[derive(Debug, Default, Clone)]
+struct Ledgers {
+    requests: Ledger<Cell>,
+    shadows: Ledger<ShadowCell>,
+}
+
+impl Ledgers {
+    fn from_wire(report: &TrafficReport) -> Self {
+        Self {
+            requests: Ledger::<Cell>::from_wire(&report.cells),
+            shadows: Ledger::<ShadowCell>::from_wire(&report.shadows),
+        }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.requests.absorb(other.requests.cells().map(|(key, cell)| (*key, cell.clone())));
+        self.shadows.absorb(other.shadows.cells().map(|(key, cell)| (*key, cell.clone())));
+    }
+
+    fn retain_models(&mut self, exists: impl Fn(u64) -> bool) {
+        self.requests.retain_models(&exists);
+        self.shadows.retain_models(&exists);
+    }
 }
 
 /// The counts of all nodes.
@@ -45,11 +72,11 @@ impl ClusterTraffic {
         }
         if report.boot > known.boot {
             let ended = std::mem::take(&mut known.current);
-            known.earlier_boots.absorb(ended.cells().map(|(key, cell)| (*key, cell.clone())));
+            known.earlier_boots.absorb(&ended);
         }
         known.boot = report.boot;
         known.sequence = report.sequence;
-        known.current = Ledger::from_wire(&report.cells);
+        known.current = Ledgers::from_wire(report);
     }
 
     /// Forgets models and nodes that are gone.
@@ -64,13 +91,14 @@ impl ClusterTraffic {
     /// One report per node, all its boots together.
     pub fn to_wire(&self) -> Vec<TrafficReport> {
         let to_wire = |(node_id, known): (&NodeId, &NodeTraffic)| {
-            let mut ledger = known.earlier_boots.clone();
-            ledger.absorb(known.current.cells().map(|(key, cell)| (*key, cell.clone())));
+            let mut ledgers = known.earlier_boots.clone();
+            ledgers.absorb(&known.current);
             TrafficReport {
                 node_id: node_id.get(),
                 boot: known.boot,
                 sequence: known.sequence,
-                cells: ledger.to_wire(),
+                cells: ledgers.requests.to_wire(),
+                shadows: ledgers.shadows.to_wire(),
             }
         };
         self.by_node.iter().map(to_wire).collect()
@@ -79,9 +107,19 @@ impl ClusterTraffic {
 
 /// What the nodes counted, together.
 pub fn merged(reports: &[TrafficReport]) -> BTreeMap<CellKey, Cell> {
-    let mut cells: BTreeMap<CellKey, Cell> = BTreeMap::new();
-    for report in reports {
-        for (key, cell) in Ledger::from_wire(&report.cells).cells() {
+    together(reports.iter().map(|report| Ledger::<Cell>::from_wire(&report.cells)))
+}
+
+/// What the nodes counted of shadows, together: by the shadow's version, and the
+/// epoch at which it got its copies.
+pub fn shadow_cells(reports: &[TrafficReport]) -> BTreeMap<CellKey, ShadowCell> {
+    together(reports.iter().map(|report| Ledger::<ShadowCell>::from_wire(&report.shadows)))
+}
+
+fn together<C: Counts>(ledgers: impl Iterator<Item = Ledger<C>>) -> BTreeMap<CellKey, C> {
+    let mut cells: BTreeMap<CellKey, C> = BTreeMap::new();
+    for ledger in ledgers {
+        for (key, cell) in ledger.cells() {
             cells.entry(*key).or_default().merge(cell);
         }
     }
@@ -107,7 +145,13 @@ mod tests {
         for _ in 0..requests {
             recorder.record(key, Ending::Answered(Duration::from_micros(50)));
         }
-        TrafficReport { node_id, boot, sequence, cells: recorder.read(|_| true).to_wire() }
+        TrafficReport {
+            node_id,
+            boot,
+            sequence,
+            cells: recorder.read(|_| true).to_wire(),
+            ..Default::default()
+        }
     }
 
     fn requests(traffic: &ClusterTraffic) -> u64 {

@@ -42,7 +42,8 @@ pub struct Forwarded<'a> {
     pub deadline: Option<Instant>,
 }
 
-/// Sends requests to peers.
+/// Sends requests to peers. Cheap to clone.
+#[derive(Clone)]
 pub struct Forwarder {
     /// Never asked.
     pub this_node: NodeId,
@@ -108,6 +109,25 @@ impl Forwarder {
         Err(refusal)
     }
 
+    /// A copy for a shadow, for which nobody waits: asked of one peer, once, and not
+    /// counted among the requests. `candidates`: at least one.
+    pub(super) async fn ask_copy(
+        &self,
+        forwarded: Forwarded<'_>,
+        candidates: &[Holder],
+    ) -> Result<ModelInferResponse, InferError> {
+        let Some(chosen) = less_loaded_of_two(candidates, rand::random()) else {
+            return Err(nobody_has_it(forwarded.version));
+        };
+        let remaining = forwarded.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let request = ForwardRequest {
+            request: Some(forwarded.request.clone()),
+            shadow: true,
+            ..envelope(forwarded, remaining)
+        };
+        self.call(chosen.node_id, request).await
+    }
+
     async fn attempt(
         &self,
         forwarded: Forwarded<'_>,
@@ -144,15 +164,19 @@ impl Forwarder {
         forwarded: Forwarded<'_>,
         remaining: Option<Duration>,
     ) -> Result<ModelInferResponse, InferError> {
+        // Tensor bytes are shared, not copied.
+        let request =
+            ForwardRequest { request: Some(forwarded.request.clone()), ..envelope(forwarded, remaining) };
+        self.call(node_id, request).await
+    }
+
+    async fn call(&self, node_id: NodeId, request: ForwardRequest) -> Result<ModelInferResponse, InferError> {
         let channel =
             self.peers.channel(node_id).map_err(|error| InferError::Unavailable(error.to_string()))?;
         let mut client = PeerInferenceClient::new(channel)
             .max_decoding_message_size(FORWARD_BYTES_MAX)
             .max_encoding_message_size(FORWARD_BYTES_MAX);
         let mut live = self.peers.live();
-        // Tensor bytes are shared, not copied.
-        let request =
-            ForwardRequest { request: Some(forwarded.request.clone()), ..envelope(forwarded, remaining) };
         tokio::select! {
             biased;
             answer = client.forward(Request::new(request)) => match answer {
@@ -181,6 +205,7 @@ pub(super) fn envelope(forwarded: Forwarded<'_>, remaining: Option<Duration>) ->
     let micros = |remaining: Duration| u64::try_from(remaining.as_micros()).unwrap_or(u64::MAX).max(1);
     ForwardRequest {
         request: None,
+        shadow: false,
         model_id: forwarded.version.id.model_id,
         ordinal: forwarded.version.id.ordinal.get(),
         epoch: forwarded.epoch,

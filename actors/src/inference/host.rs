@@ -112,6 +112,22 @@ impl LoadedVersion {
         Ok((answer, account))
     }
 
+    /// Answers a copy of a request for a shadow. Errors: as [`LoadedVersion::infer`];
+    /// `Overloaded` also where a request waits. Called on the thread of the copier,
+    /// a version that runs on the cores runs on that thread instead.
+    pub(crate) async fn infer_copy(
+        &self,
+        request: ModelInferRequest,
+        deadline: Instant,
+    ) -> Result<ModelInferResponse, InferError> {
+        Ok(self.version.infer_copy(request, deadline).await?.response)
+    }
+
+    /// Whether requests wait here, beside those that run and run next.
+    pub(crate) fn requests_wait(&self) -> bool {
+        self.version.requests_wait()
+    }
+
     /// Dedicated instances on each device.
     pub fn instances(&self) -> usize {
         self.version.plan.instances()

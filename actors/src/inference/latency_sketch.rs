@@ -84,6 +84,18 @@ impl LatencySketch {
         None
     }
 
+    /// How many took so long at most, to the accuracy of the sketch.
+    pub fn count_at_most(&self, latency: Duration) -> u64 {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(LATENCY_MICROS_MAX);
+        let buckets = (bucket_of(micros) + 1).saturating_sub(self.first_bucket);
+        self.counts.iter().take(buckets).fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The sum of all, in whole microseconds.
+    pub fn sum_micros(&self) -> u64 {
+        self.sum_micros
+    }
+
     /// For the wire.
     pub fn to_wire(&self) -> WireSketch {
         WireSketch {
@@ -164,6 +176,14 @@ mod tests {
     fn the_longest_latency_fits_the_last_bucket() {
         assert_eq!(bucket_of(LATENCY_MICROS_MAX), BUCKETS_MAX - 1);
         assert_eq!(sketch_of(&[u64::MAX / 2]).first_bucket, BUCKETS_MAX - 1);
+    }
+
+    #[test]
+    fn those_that_took_so_long_at_most_are_counted() {
+        let sketch = sketch_of(&[100, 200, 300]);
+        let at_most = |micros| sketch.count_at_most(Duration::from_micros(micros));
+        assert_eq!([at_most(0), at_most(90), at_most(150), at_most(310), at_most(u64::MAX)], [0, 0, 1, 3, 3]);
+        assert_eq!(sketch.sum_micros(), 600);
     }
 
     #[test]

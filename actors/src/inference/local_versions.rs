@@ -35,6 +35,11 @@ impl LocalVersions {
         self.by_id.load().get(&id).is_some_and(|version| version.is_well())
     }
 
+    /// Whether requests wait on this node, beside those that run and run next.
+    pub(super) fn requests_wait(&self) -> bool {
+        self.by_id.load().values().any(|version| version.requests_wait())
+    }
+
     /// Says that one of them has fallen ill or recovered.
     pub(super) fn health_changed(&self) {
         self.health.send_replace(());

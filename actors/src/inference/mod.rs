@@ -46,6 +46,7 @@ pub mod routing_table;
 pub mod rule_matching;
 pub mod runtime;
 pub mod serve;
+pub mod shadowing;
 mod tally;
 pub mod task_keeper;
 pub mod tensor;
@@ -73,6 +74,7 @@ mod run_statistics;
 mod served_version;
 mod session;
 mod session_options;
+
 mod shared_session;
 mod short_way;
 mod signature;

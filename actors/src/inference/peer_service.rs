@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use starling_proto::inference::ModelInferResponse;
+use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_proto::peer::peer_inference_server::{PeerInference, PeerInferenceServer};
 use starling_proto::peer::{
     ClusterTrafficRequest, ClusterTrafficResponse, ForwardRequest, Readiness, TrafficReport,
@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::InferError;
 use super::admission::Admission;
+use super::error::Overload;
 use super::forward::FORWARD_BYTES_MAX;
 use super::forward_status::to_status;
 use super::local_versions::LocalVersions;
@@ -30,7 +30,10 @@ use super::routing_feed::RoutingFeed;
 use super::routing_table::VersionId;
 use super::short_way;
 use super::traffic_report::TrafficExchange;
+use super::{InferError, LoadedVersion};
 
+/// A copy for a shadow whose sender sets no deadline.
+const COPY_TIME_MAX: Duration = Duration::from_secs(5);
 /// Announcements that a slow listener may leave unread; then it is waited for.
 const ANNOUNCEMENTS_QUEUED_MAX: usize = 4;
 
@@ -103,8 +106,28 @@ impl Backend {
                 id.ordinal, request.model_name
             )));
         };
+        if forwarded.shadow {
+            return self.run_copy(&version, request, deadline).await;
+        }
         tracing::debug!(decision = %forwarded.decision, principal = %forwarded.principal, "running for a peer");
         Ok(version.infer(request, deadline).await?.response)
+    }
+
+    /// A copy gives way here as it does where it was made.
+    async fn run_copy(
+        &self,
+        version: &LoadedVersion,
+        request: ModelInferRequest,
+        deadline: Option<Instant>,
+    ) -> Result<ModelInferResponse, InferError> {
+        if self.local.requests_wait() {
+            return Err(InferError::Overloaded {
+                reason: Overload::QueueFull,
+                text: "requests wait on this node; it runs no copies for shadows now".to_owned(),
+                retry_after: Duration::ZERO,
+            });
+        }
+        version.infer_copy(request, deadline.unwrap_or_else(|| Instant::now() + COPY_TIME_MAX)).await
     }
 
     fn readiness(&self) -> Readiness {

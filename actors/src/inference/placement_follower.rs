@@ -348,6 +348,7 @@ mod tests {
     use super::*;
     use crate::inference::decision_records::RecordLimits;
     use crate::inference::load_gate::QueueTime;
+    use crate::inference::shadowing::ShadowLimits;
 
     #[test]
     fn a_version_that_says_nothing_gets_the_defaults_of_the_node() {
@@ -362,6 +363,7 @@ mod tests {
             decision_records: RecordLimits::default(),
             health_probe_interval: Duration::from_secs(5),
             max_request_bytes_in_flight: 1 << 30,
+            shadow: ShadowLimits::default(),
         };
         let filled = with_node_defaults(VersionSettings::default(), &config);
         assert_eq!(filled.max_run_time_millis, 30_000);

@@ -25,6 +25,11 @@ use waiting::Waiting;
 /// class: so the least urgent starve slowly, and not for ever.
 const OLDEST_FIRST_EVERY: u64 = 16;
 
+/// Less urgent than every class that a version may have.
+pub(crate) const COPY_CLASS: u32 = u32::MAX;
+/// Copies that wait in the queue of a version.
+const COPIES_WAITING_MAX: usize = 256;
+
 /// A request as it comes to the queue.
 #[derive(Clone)]
 pub(crate) struct Arrival {
@@ -45,6 +50,16 @@ pub(crate) enum ArrivalKind {
     Part,
     /// From this node, to see whether the queue works: let in and not counted.
     Probe,
+    /// For a shadow: nobody waits for the answer. Let in only while no request
+    /// waits, never runs together with one, and not counted.
+    Copy,
+}
+
+impl ArrivalKind {
+    /// Not one of a caller: it is in no statistics.
+    pub(crate) fn is_unasked(self) -> bool {
+        matches!(self, Self::Probe | Self::Copy)
+    }
 }
 
 /// A request that waits or runs. Whoever holds it owes its sender an answer.
@@ -55,8 +70,7 @@ pub(crate) struct Job {
     /// What checking it took.
     pub check: Duration,
     pub queued_at: Instant,
-    /// Not one of a caller: it is in no statistics.
-    pub probe: bool,
+    pub kind: ArrivalKind,
     class: u32,
     limits: TimeLimits,
     /// Instances that went away while they held it.
@@ -69,7 +83,8 @@ impl Batchable for Job {
     }
 
     fn fits_with(&self, other: &Self) -> bool {
-        self.request.fits_with(&other.request)
+        let both_asked = (self.kind == ArrivalKind::Copy) == (other.kind == ArrivalKind::Copy);
+        both_asked && self.request.fits_with(&other.request)
     }
 }
 
@@ -224,6 +239,7 @@ impl RequestQueue {
         let displaced = match arrival.kind {
             ArrivalKind::Asked => self.admit(&mut state, class, start_by, queued_at)?,
             ArrivalKind::Part | ArrivalKind::Probe => None,
+            ArrivalKind::Copy => self.admit_copy(&state, queued_at)?,
         };
         let id = state.next_id;
         state.next_id += 1;
@@ -233,7 +249,7 @@ impl RequestQueue {
             reply,
             check: arrival.check,
             queued_at,
-            probe: arrival.kind == ArrivalKind::Probe,
+            kind: arrival.kind,
             class,
             limits,
             lost_instances: 0,
@@ -278,6 +294,17 @@ impl RequestQueue {
             Some(displaced) => Ok(Some(displaced)),
             None => Err(refusals::full(&self.model, self.max_requests, self.retry_after(state, now))),
         }
+    }
+
+    /// A copy waits where no request does, and where few copies do. It moves none of
+    /// the bounds that requests are held against.
+    fn admit_copy(&self, state: &State, now: Instant) -> Result<Option<Job>, InferError> {
+        let (requests, _) = state.waiting.ahead_of(COPY_CLASS - 1);
+        let copies_max = self.max_requests.min(COPIES_WAITING_MAX);
+        if requests > 0 || state.waiting.len() >= copies_max {
+            return Err(refusals::full(&self.model, copies_max, self.retry_after(state, now)));
+        }
+        Ok(None)
     }
 
     /// Blocks until there is a batch to run. `None`: the caller should end, since
@@ -401,9 +428,14 @@ impl RequestQueue {
         self.arrived.notify_all();
     }
 
-    /// Requests that wait.
+    /// Requests that wait, copies included.
     pub(crate) fn len(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    /// Requests that wait, copies not included.
+    pub(crate) fn asked_len(&self) -> usize {
+        self.lock().waiting.ahead_of(COPY_CLASS - 1).0
     }
 
     /// Instances that wait for work.

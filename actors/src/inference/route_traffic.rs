@@ -79,7 +79,7 @@ mod tests {
                 recorder.record(key, Ending::Answered(Duration::from_micros(200)));
                 recorder.record(key, Ending::Failed);
                 let cells = recorder.read(|_| true).to_wire();
-                TrafficReport { node_id, boot: 1, sequence: 1, cells }
+                TrafficReport { node_id, boot: 1, sequence: 1, cells, ..TrafficReport::default() }
             })
             .collect();
         let routes = routes_with_traffic(&table, "digits", &reports);

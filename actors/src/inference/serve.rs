@@ -31,9 +31,11 @@ use super::queue::QueueDefaults;
 use super::readiness::{ReadinessBoard, follow_peers};
 use super::request_metrics::RequestMetrics;
 use super::route_traffic::routes_with_traffic;
-use super::router::find_model;
+use super::router::{find_model, find_version};
 use super::routing_feed::RoutingFeed;
 use super::routing_table::RoutedVersion;
+use super::shadowing::examples::ShadowExample;
+use super::shadowing::{Copies, ShadowLimits, ShadowSite, Shadowing};
 use super::short_way::ShortWays;
 use super::tally::Tally;
 use super::task_keeper::TaskKeeper;
@@ -73,6 +75,8 @@ pub struct InferenceConfig {
     pub health_probe_interval: Duration,
     /// Contents of all requests inside this node, in bytes.
     pub max_request_bytes_in_flight: u64,
+    /// What shadows may take.
+    pub shadow: ShadowLimits,
 }
 
 /// What a request says beside its body.
@@ -102,6 +106,8 @@ pub struct Prediction {
     pub decided: Option<DecisionParameters>,
     /// To be dropped when the encoder takes over; `None`: a peer has counted it.
     pub account: Option<Account>,
+    /// For shadows; to be dropped when the encoder is done.
+    pub copies: Option<Copies>,
 }
 
 impl Prediction {
@@ -137,6 +143,7 @@ pub(super) struct Core {
     pub(super) traffic: Arc<TrafficExchange>,
     pub(super) rollouts: Arc<RolloutController>,
     pub(super) metrics: Arc<RequestMetrics>,
+    pub(super) shadowing: Shadowing,
     pub(super) waiters: Semaphore,
     pub(super) has_caught_up: AtomicBool,
     pub(super) tasks: TaskKeeper,
@@ -164,7 +171,25 @@ impl Inference {
         let board = Arc::new(ReadinessBoard::new(this_node));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let records = Arc::new(DecisionRing::new(config.decision_records.records, threads));
+        let local: Arc<LocalVersions> = Arc::default();
+        let forwarder = Forwarder {
+            this_node,
+            peers: peers.clone(),
+            short_ways: Arc::new(ShortWays::new(peers.clone(), config.data_plane_cores)),
+            board: Arc::clone(&board),
+            attempt_timeout: config.max_run_time + FORWARD_ALLOWANCE,
+            outcomes: metrics.forwarded.clone(),
+            ways: metrics.forward_ways.clone(),
+        };
         let traffic = Arc::new(TrafficExchange::new(consensus.clone(), peers.clone(), Arc::clone(&routing)));
+        let site = ShadowSite {
+            recorder: Arc::clone(&traffic.shadows),
+            local: Arc::clone(&local),
+            routing: Arc::clone(&routing),
+            forwarder: forwarder.clone(),
+            cores: config.data_plane_cores,
+        };
+        let shadowing = Shadowing::start(config.shadow, site, registry)?;
         let core = Core {
             this_node,
             consensus: consensus.clone(),
@@ -176,16 +201,8 @@ impl Inference {
             decisions: DecisionIds::new(this_node, consensus.boot()),
             recorder: DecisionRecorder::new(config.decision_records, Arc::clone(&records) as _),
             records,
-            local: Arc::default(),
-            forwarder: Forwarder {
-                this_node,
-                peers: peers.clone(),
-                short_ways: Arc::new(ShortWays::new(peers.clone(), config.data_plane_cores)),
-                board: Arc::clone(&board),
-                attempt_timeout: config.max_run_time + FORWARD_ALLOWANCE,
-                outcomes: metrics.forwarded.clone(),
-                ways: metrics.forward_ways.clone(),
-            },
+            local,
+            forwarder,
             rollouts: Arc::new(RolloutController::new(
                 consensus,
                 peers,
@@ -194,6 +211,7 @@ impl Inference {
                 config.traffic_report_interval,
             )),
             traffic,
+            shadowing,
             routing,
             board,
             metrics,
@@ -248,14 +266,16 @@ impl Inference {
             || routed.version.version.settings.quiet
             || boolean_parameter(&request.parameters, "starling_quiet");
         let record = core.recorder.begin(&request, &context, &routed);
+        let shadowed = core.shadowing.begin(&request, &routed, &context);
         let answer = core.answer(request, &routed, &context).await;
         tally.finish(&answer);
         PendingRecord::finish(record, answer.as_ref().map(|answered| answered.by));
         let Answered { mut response, by, account } = answer?;
+        let copies = shadowed.map(|of| of.answered(&response, &routed, context.arrived.elapsed()));
         classification.apply(is_batched(&routed.version.version), &mut response)?;
         response.model_version.clone_from(&routed.version.ordinal_text);
         let decided = (!quiet).then_some(DecisionParameters { routed, answered_by: by });
-        Ok(Prediction { response, decided, account })
+        Ok(Prediction { response, decided, account, copies })
     }
 
     /// True once this node can answer: it has caught up, and every version that
@@ -296,6 +316,28 @@ impl Inference {
         self.core.records.newest(filter)
     }
 
+    /// Requests of this node whose shadow did not agree, newest first, `limit` at
+    /// most. `model`: by name; `version`: label or ordinal of the shadow, empty: of
+    /// every one. Fails with `NotFound`.
+    pub fn shadow_examples(
+        &self,
+        model: &str,
+        version: &str,
+        limit: usize,
+    ) -> Result<Vec<ShadowExample>, InferError> {
+        let table = self.core.routing.table();
+        let model = find_model(&table, model)?;
+        let wanted = match version {
+            "" => None,
+            named => Some(find_version(model, named)?.id),
+        };
+        let model_id = model.model.id;
+        let is_wanted = |shadow: &RoutedVersion| {
+            shadow.id.model_id == model_id && wanted.is_none_or(|wanted| wanted == shadow.id)
+        };
+        Ok(self.core.shadowing.examples().newest(is_wanted, limit))
+    }
+
     /// Requests queued, running or forwarded from here.
     pub fn in_flight(&self) -> usize {
         self.core.admission.inside()
@@ -306,6 +348,7 @@ impl Inference {
         let core = &*self.core;
         let deadline = Instant::now() + timeout;
         core.tasks.stop();
+        core.shadowing.stop();
         // Peers send nothing more once they have heard it.
         core.board.leave();
         tokio::time::sleep(LEAVING_IS_HEARD.min(timeout / 2)).await;

@@ -16,7 +16,7 @@ use super::host::{Answer, VersionKey};
 use super::in_flight_ages::Stretch;
 use super::local::Lanes;
 use super::metrics::VersionMetrics;
-use super::queue::{Arrival, ArrivalKind, BatchLimits, QueueDefaults, QueueRules, RequestQueue};
+use super::queue::{Arrival, ArrivalKind, BatchLimits, COPY_CLASS, QueueDefaults, QueueRules, RequestQueue};
 use super::request_terms::RequestTerms;
 use super::run_pace::Crew;
 use super::run_statistics::RunStatistics;
@@ -31,6 +31,8 @@ const MAX_RUN_TIME_DEFAULT: Duration = Duration::from_secs(30);
 const INSTANCES_MAX: u32 = 64;
 const THREADS_MAX: u32 = 256;
 const MAX_BATCH_MAX: u32 = 65_536;
+/// With more at a core, some wait for others.
+const REQUESTS_PER_CORE: usize = 2;
 
 /// What is known of a version before it is loaded.
 pub(crate) struct VersionPlan {
@@ -204,7 +206,25 @@ impl ServedVersion {
         let terms = RequestTerms::read(self.model(), &self.plan.settings, &request.parameters)?;
         let checked = Arc::new(check::check(self.model(), &self.effective, request)?);
         let (check, kind) = (arrived.elapsed(), ArrivalKind::Asked);
-        let arrival = Arrival { request: checked, check, terms, deadline, kind };
+        self.run(Arrival { request: checked, check, terms, deadline, kind }).await
+    }
+
+    /// Answers a copy of a request, for which nobody waits: only where no request
+    /// does, and in no statistics. What the request says of its own urgency does
+    /// not count.
+    pub(crate) async fn infer_copy(
+        &self,
+        request: ModelInferRequest,
+        deadline: Instant,
+    ) -> Result<Answer, InferError> {
+        let began = Instant::now();
+        let terms = RequestTerms { class: COPY_CLASS, timeout: None };
+        let checked = Arc::new(check::check(self.model(), &self.effective, request)?);
+        let (check, kind) = (began.elapsed(), ArrivalKind::Copy);
+        self.run(Arrival { request: checked, check, terms, deadline: Some(deadline), kind }).await
+    }
+
+    async fn run(&self, arrival: Arrival) -> Result<Answer, InferError> {
         match self.is_oversize(&arrival.request) {
             true => Box::pin(self.answer_oversize(arrival)).await,
             false => self.answer_whole(arrival).await,
@@ -221,6 +241,15 @@ impl ServedVersion {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Whether more requests are here than those that run, or run next.
+    pub(crate) fn requests_wait(&self) -> bool {
+        if self.lanes.is_some() && self.in_flight() > self.plan.cores * REQUESTS_PER_CORE {
+            return true;
+        }
+        let instances = self.plan.instances() * self.plan.devices().map_or(1, |devices| devices.len());
+        self.in_flight() > instances && self.queue.asked_len() > instances * self.max_batch
     }
 
     /// Why it answers nothing any more, if so.

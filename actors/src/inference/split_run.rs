@@ -44,7 +44,11 @@ impl ServedVersion {
             Oversize::new(&request, &self.effective).parts(self.max_batch).collect();
         let part_rows: Vec<usize> = parts.iter().map(|part| part.rows).collect();
         let answer_part = |(index, part): (usize, CheckedRequest)| {
-            let (check, kind) = if index == 0 { (check, kind) } else { (Duration::ZERO, ArrivalKind::Part) };
+            let (check, kind) = match kind {
+                _ if index == 0 => (check, kind),
+                ArrivalKind::Copy => (Duration::ZERO, kind),
+                _ => (Duration::ZERO, ArrivalKind::Part),
+            };
             self.answer_whole(Arrival { request: Arc::new(part), check, terms, deadline, kind })
         };
         let answers: Vec<Answer> = stream::iter(parts.into_iter().enumerate())

@@ -47,11 +47,27 @@ pub struct Cell {
     pub latency: LatencySketch,
 }
 
+/// What a ledger keeps per version and epoch: it must merge exactly, in any order.
+pub trait Counts: Clone + Default {
+    /// Cells of one ledger at most.
+    const CELLS_MAX: usize;
+    /// Adds all that another cell has counted.
+    fn merge(&mut self, other: &Self);
+    /// Requests that it stands for.
+    fn requests(&self) -> u64;
+}
+
 /// Counts of one node, bounded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ledger {
-    cells: BTreeMap<CellKey, Cell>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger<C = Cell> {
+    cells: BTreeMap<CellKey, C>,
     dropped: u64,
+}
+
+impl<C> Default for Ledger<C> {
+    fn default() -> Self {
+        Self { cells: BTreeMap::new(), dropped: 0 }
+    }
 }
 
 /// How a request ended, as far as traffic is concerned.
@@ -91,12 +107,24 @@ impl Cell {
     }
 }
 
-impl Ledger {
-    /// Adds a cell, then folds what is too old.
-    pub fn absorb(&mut self, cells: impl IntoIterator<Item = (CellKey, Cell)>) {
+impl Counts for Cell {
+    const CELLS_MAX: usize = CELLS_MAX;
+
+    fn merge(&mut self, other: &Self) {
+        Self::merge(self, other);
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests
+    }
+}
+
+impl<C: Counts> Ledger<C> {
+    /// Adds cells, then folds what is too old.
+    pub fn absorb(&mut self, cells: impl IntoIterator<Item = (CellKey, C)>) {
         for (key, cell) in cells {
-            if self.cells.len() >= CELLS_MAX && !self.cells.contains_key(&key) {
-                self.dropped = self.dropped.saturating_add(cell.requests);
+            if self.cells.len() >= C::CELLS_MAX && !self.cells.contains_key(&key) {
+                self.dropped = self.dropped.saturating_add(cell.requests());
                 continue;
             }
             self.cells.entry(key).or_default().merge(&cell);
@@ -104,7 +132,17 @@ impl Ledger {
         self.fold_old_epochs();
     }
 
-    fn fold_old_epochs(&mut self) {
+    /// The cell to count in; `None`: there is no room for one more.
+    pub fn cell(&mut self, key: CellKey) -> Option<&mut C> {
+        if self.cells.len() >= C::CELLS_MAX && !self.cells.contains_key(&key) {
+            self.dropped = self.dropped.saturating_add(1);
+            return None;
+        }
+        Some(self.cells.entry(key).or_default())
+    }
+
+    /// Of each model the newest epochs stay by themselves.
+    pub fn fold_old_epochs(&mut self) {
         let mut epochs: HashMap<u64, BTreeSet<u64>> = HashMap::new();
         for key in self.cells.keys().filter(|key| key.epoch != OLDER_EPOCHS) {
             epochs.entry(key.version.model_id).or_default().insert(key.epoch);
@@ -134,7 +172,7 @@ impl Ledger {
     }
 
     /// In order of version and epoch.
-    pub fn cells(&self) -> impl Iterator<Item = (&CellKey, &Cell)> {
+    pub fn cells(&self) -> impl Iterator<Item = (&CellKey, &C)> {
         self.cells.iter()
     }
 
@@ -142,7 +180,9 @@ impl Ledger {
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
+}
 
+impl Ledger<Cell> {
     /// For the wire.
     pub fn to_wire(&self) -> Vec<WireCell> {
         let to_wire = |(key, cell): (&CellKey, &Cell)| WireCell {
@@ -323,6 +363,6 @@ mod tests {
         recorder.record(key(1, 2, 5), Ending::Answered(Duration::from_millis(3)));
         recorder.record(key(1, 1, 5), Ending::Failed);
         let ledger = recorder.read(everything);
-        assert_eq!(Ledger::from_wire(&ledger.to_wire()), ledger);
+        assert_eq!(Ledger::<Cell>::from_wire(&ledger.to_wire()), ledger);
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::InferError;
 use super::cluster_traffic::{ClusterTraffic, NODES_MAX};
 use super::routing_feed::RoutingFeed;
+use super::shadowing::cells::ShadowRecorder;
 use super::traffic::TrafficRecorder;
 
 /// Largest report, and largest answer with the reports of all nodes.
@@ -28,6 +29,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 pub struct TrafficExchange {
     /// Counts on the request path.
     pub recorder: TrafficRecorder,
+    /// Counts copies for shadows.
+    pub shadows: Arc<ShadowRecorder>,
     consensus: Consensus,
     peers: Peers,
     routing: Arc<RoutingFeed>,
@@ -42,6 +45,7 @@ impl TrafficExchange {
     pub fn new(consensus: Consensus, peers: Peers, routing: Arc<RoutingFeed>) -> Self {
         Self {
             recorder: TrafficRecorder::default(),
+            shadows: Arc::default(),
             consensus,
             peers,
             routing,
@@ -86,6 +90,7 @@ impl TrafficExchange {
             boot: u64::from(self.consensus.boot()),
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
             cells: self.recorder.read(|model_id| models.contains(&model_id)).to_wire(),
+            shadows: self.shadows.read(|model_id| models.contains(&model_id)).to_wire(),
         }
     }
 

@@ -380,12 +380,15 @@ fn open_lanes(
         Some(session) => Ok(session),
         None => open_for_lane(plan, max_batch),
     };
-    let sessions = (0..plan.cores).map(one_more).collect::<Result<_, _>>()?;
+    // The copier has one where it costs no memory.
+    let for_copies = usize::from(shared.is_some());
+    let sessions = (0..plan.cores + for_copies).map(one_more).collect::<Result<_, _>>()?;
     let patience = Patience {
         slow_rows: plan.settings.mode == InstanceMode::Local,
         with_readers: one_row.is_some_and(|time| time >= WORTH_READING_ON),
     };
-    Lanes::new(&plan.queue_rules(1, max_batch), sessions, patience).map_err(|error| error.to_string())
+    Lanes::new(&plan.queue_rules(1, max_batch), sessions, plan.cores, patience)
+        .map_err(|error| error.to_string())
 }
 
 fn open_for_lane(plan: &VersionPlan, max_batch: usize) -> Result<ModelSession, String> {

@@ -11,7 +11,7 @@ use starling_proto::inference::ModelInferResponse;
 use super::InferError;
 use super::batcher;
 use super::host::Answer;
-use super::queue::Job;
+use super::queue::{ArrivalKind, Job};
 use super::run_slot::RunSlot;
 use super::run_statistics::Phases;
 use super::served_version::ServedVersion;
@@ -141,7 +141,7 @@ impl Worker<'_> {
             ..Phases::default()
         };
         let metrics = &self.version.metrics;
-        if !jobs.iter().all(|job| job.probe) {
+        if !jobs.iter().all(|job| job.kind.is_unasked()) {
             self.version.statistics.run(&run_phases, rows);
             metrics.compute_seconds.observe(run_phases.compute_infer.as_secs_f64());
             metrics.batch_rows.observe(rows as f64);
@@ -152,7 +152,7 @@ impl Worker<'_> {
                 compute_input: run_phases.compute_input + job.check,
                 ..run_phases
             };
-            if !job.probe {
+            if !job.kind.is_unasked() {
                 metrics.queue_seconds.observe(phases.queue.as_secs_f64());
             }
             let _ = job.reply.send(Ok(Answer {
@@ -187,7 +187,7 @@ impl Worker<'_> {
             let _ = job.reply.send(Err(match error {
                 RunError::Invalid(_) => InferError::InvalidArgument(text),
                 // What was made up may be wrong in any way; the instance works.
-                RunError::Failed(_) if job.probe => InferError::InvalidArgument(text),
+                RunError::Failed(_) if job.kind == ArrivalKind::Probe => InferError::InvalidArgument(text),
                 RunError::Failed(_) => InferError::Internal(text),
             }));
         }

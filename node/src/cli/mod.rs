@@ -19,6 +19,7 @@ mod node;
 mod output;
 mod percent;
 mod predict;
+mod rollout;
 mod route;
 mod version_settings;
 mod wait_ready;
@@ -75,6 +76,9 @@ enum CliCommand {
     /// Choose which versions answer
     #[command(subcommand)]
     Route(route::RouteCommand),
+    /// Look at what changes a route over time
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Drain, undrain or remove a node
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -101,6 +105,7 @@ impl Cli {
             CliCommand::Bench(args) => on_runtime(bench::run(&server, *args)),
             CliCommand::Get(args) => on_runtime(get::run(&server, args)),
             CliCommand::Route(command) => on_runtime(route::run(&server, command)),
+            CliCommand::Rollout(command) => on_runtime(rollout::run(&server, command)),
             CliCommand::Node(command) => on_runtime(node::run(&server, command)),
             CliCommand::Cluster(command) => on_runtime(cluster::run(&server, command)),
             CliCommand::Events(args) => on_runtime(events::run(&server, args)),

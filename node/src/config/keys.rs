@@ -50,6 +50,7 @@ const FLOCK: &str = "Flock";
 const RAFT: &str = "Raft";
 const LIMITS: &str = "Limits";
 const INFERENCE: &str = "Inference";
+const SHADOWS: &str = "Shadows";
 const LOGS: &str = "Logs";
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -150,6 +151,17 @@ pub(crate) const KEYS: &[Key] = &[
         "Names and values of these together; what is beyond is left out and counted."),
     key(INFERENCE, "traffic_report_interval", Field::Duration(Duration::from_millis(50), MINUTE, |s| &mut s.traffic_report_interval), "1s",
         "How often a node reports its traffic to the leader."),
+
+    key(SHADOWS, "shadow_queue_max", Field::Integer(1, 1_000_000, |s| &mut s.shadow_queue_max), "1024",
+        "Copies of requests that may wait for shadows on this node; further ones are dropped and counted. Where several shadows wait, each has its part."),
+    key(SHADOWS, "shadow_queue_bytes_max", Field::Bytes(1024, |s| &mut s.shadow_queue_bytes_max), "64MiB",
+        "Tensor contents of the copies that wait, requests and answers together."),
+    key(SHADOWS, "shadow_concurrency", Field::Integer(1, 10_000, |s| &mut s.shadow_concurrency), "32",
+        "Copies of one shadow that this node runs at once. A quarter of them may be at other nodes, where this one does not have the version."),
+    key(SHADOWS, "shadow_deadline", Field::Duration(MILLISECOND, DAY, |s| &mut s.shadow_deadline), "5s",
+        "How long a copy may wait before it is dropped, and then how long it may run before it counts as an error."),
+    key(SHADOWS, "shadow_examples_max", Field::Integer(0, 1_000, |s| &mut s.shadow_examples_max), "32",
+        "Newest requests of each shadow that it did not agree on, kept in memory with the beginning of their tensors for `starling rollout examples`; 0: none."),
 
     key(LOGS, "log_format", Field::Choice(&["auto", "pretty", "json"], |s| &mut s.log_format), "auto",
         "`auto`: pretty on a terminal, JSON otherwise. Logs go to stderr."),

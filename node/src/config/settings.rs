@@ -51,6 +51,12 @@ pub(crate) struct Settings {
     pub(crate) decision_parameters_max: u64,
     pub(crate) decision_parameter_bytes: u64,
     pub(crate) health_probe_interval: Duration,
+    pub(crate) shadow_queue_max: u64,
+    pub(crate) shadow_queue_bytes_max: u64,
+    pub(crate) shadow_concurrency: u64,
+    pub(crate) shadow_deadline: Duration,
+    /// 0: none.
+    pub(crate) shadow_examples_max: u64,
     pub(crate) traffic_report_interval: Duration,
     pub(crate) admin_timeout: Duration,
     pub(crate) shutdown_grace: Duration,

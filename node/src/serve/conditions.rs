@@ -6,6 +6,7 @@ use std::time::Duration;
 use starling_actors::inference::InferenceConfig;
 use starling_actors::inference::decision_records::RecordLimits;
 use starling_actors::inference::load_gate::QueueTime;
+use starling_actors::inference::shadowing::ShadowLimits;
 use starling_raft::flock::{Durability, FlockConfig, ForwardingDoor};
 use starling_raft::log_store::LogStoreOptions;
 use starling_raft::state::cluster::FEATURE_LEVEL_SUPPORTED;
@@ -79,6 +80,13 @@ pub(super) fn inference_config(settings: &Settings) -> InferenceConfig {
         },
         health_probe_interval: settings.health_probe_interval,
         max_request_bytes_in_flight: settings.max_request_bytes_in_flight,
+        shadow: ShadowLimits {
+            queue_max: in_memory(settings.shadow_queue_max),
+            queue_bytes_max: settings.shadow_queue_bytes_max,
+            concurrency: in_memory(settings.shadow_concurrency),
+            deadline: settings.shadow_deadline,
+            examples_max: in_memory(settings.shadow_examples_max),
+        },
     }
 }
 

@@ -1,16 +1,11 @@
 //! Whether an answer is the expected one, and where it differs most.
 
 use bytes::Bytes;
-use half::{bf16, f16};
 use starling_proto::inference::ModelInferResponse;
 use starling_raft::state::models::DataType;
 
 use super::sample::{ExpectedOutput, GoldenSample};
-use crate::inference::tensor::bytes_elements;
-use crate::inference::tensor::data_type::element_bytes;
-
-/// The text of an element is cut here in messages.
-const SHOWN_BYTES_MAX: usize = 64;
+use crate::inference::tensor::elements::{Elements, float, show};
 
 /// How an answer differs.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -55,10 +50,11 @@ pub(super) fn compare(sample: &GoldenSample, answer: &ModelInferResponse) -> Res
 
 fn compare_elements(sample: &GoldenSample, expected: &ExpectedOutput, got: &Bytes) -> Result<(), Difference> {
     let data_type = expected.data_type;
-    let (expected_elements, got_elements) = (elements(data_type, &expected.raw), elements(data_type, got));
+    let (expected_elements, got_elements) =
+        (Elements::of(data_type, &expected.raw), Elements::of(data_type, got));
     let mut differing = 0;
     let mut worst = None;
-    for (index, (wanted, have)) in expected_elements.iter().zip(&got_elements).enumerate() {
+    for (index, (wanted, have)) in expected_elements.iter().zip(got_elements.iter()).enumerate() {
         let error = excess(data_type, wanted, have, sample);
         if error.is_none() {
             continue;
@@ -69,8 +65,9 @@ fn compare_elements(sample: &GoldenSample, expected: &ExpectedOutput, got: &Byte
         }
     }
     let Some((index, _)) = worst else { return Ok(()) };
-    let (wanted, have) = (&expected_elements[index], &got_elements[index]);
-    let error = match (number(data_type, wanted), number(data_type, have)) {
+    let (wanted, have) =
+        (expected_elements.get(index).unwrap_or_default(), got_elements.get(index).unwrap_or_default());
+    let error = match (float(data_type, wanted), float(data_type, have)) {
         (Some(wanted), Some(have)) => {
             format!(
                 ", an error of {:e}; allowed are rtol {:e} and atol {:e}",
@@ -95,7 +92,7 @@ fn excess(data_type: DataType, expected: &[u8], got: &[u8], sample: &GoldenSampl
     if expected == got {
         return None;
     }
-    let (Some(wanted), Some(have)) = (number(data_type, expected), number(data_type, got)) else {
+    let (Some(wanted), Some(have)) = (float(data_type, expected), float(data_type, got)) else {
         return Some(f64::INFINITY);
     };
     if wanted == have || (wanted.is_nan() && have.is_nan()) {
@@ -107,55 +104,6 @@ fn excess(data_type: DataType, expected: &[u8], got: &[u8], sample: &GoldenSampl
     }
     let excess = difference - (sample.atol + sample.rtol * wanted.abs());
     (excess > 0.0 || wanted.is_infinite()).then_some(difference)
-}
-
-fn elements(data_type: DataType, raw: &Bytes) -> Vec<Bytes> {
-    match element_bytes(data_type) {
-        None => bytes_elements::split(raw).collect(),
-        Some(size) => {
-            (0..raw.len() / size).map(|index| raw.slice(index * size..(index + 1) * size)).collect()
-        }
-    }
-}
-
-/// The value of a floating-point element.
-fn number(data_type: DataType, element: &[u8]) -> Option<f64> {
-    Some(match data_type {
-        DataType::Fp16 => f16::from_le_bytes(element.try_into().ok()?).to_f64(),
-        DataType::Bf16 => bf16::from_le_bytes(element.try_into().ok()?).to_f64(),
-        DataType::Fp32 => f32::from_le_bytes(element.try_into().ok()?).into(),
-        DataType::Fp64 => f64::from_le_bytes(element.try_into().ok()?),
-        _ => return None,
-    })
-}
-
-fn show(data_type: DataType, element: &[u8]) -> String {
-    if data_type == DataType::Fp32
-        && let Ok(bytes) = element.try_into()
-    {
-        return f32::from_le_bytes(bytes).to_string();
-    }
-    if let Some(number) = number(data_type, element) {
-        return number.to_string();
-    }
-    match data_type {
-        DataType::Bool => (element != [0]).to_string(),
-        DataType::Bytes => {
-            let shown = &element[..element.len().min(SHOWN_BYTES_MAX)];
-            format!("{:?}", String::from_utf8_lossy(shown))
-        }
-        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
-            let negative = element.last().is_some_and(|byte| *byte >= 0x80);
-            let mut wide = [if negative { 0xff } else { 0 }; 8];
-            wide[..element.len()].copy_from_slice(element);
-            i64::from_le_bytes(wide).to_string()
-        }
-        _ => {
-            let mut wide = [0; 8];
-            wide[..element.len()].copy_from_slice(element);
-            u64::from_le_bytes(wide).to_string()
-        }
-    }
 }
 
 /// Row-major.

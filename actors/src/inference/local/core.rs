@@ -9,7 +9,7 @@ thread_local! {
 }
 
 /// Says that the calling thread is core `index` of the data plane, from now on.
-/// Cores count from 0.
+/// Cores count from 0; the copier counts as the one behind the last.
 pub fn enter(index: usize) {
     INDEX.set(Some(index));
 }

@@ -56,7 +56,7 @@ impl Lane {
     pub(crate) async fn answer(
         &self,
         version: &ServedVersion,
-        slow_runs: &SlowRuns,
+        slow_runs: Option<&SlowRuns>,
         arrival: Arrival,
     ) -> Result<Answer, InferError> {
         let _inside = Inside::enter(&self.inside);
@@ -79,7 +79,7 @@ impl Lane {
         ticket.wait().await
     }
 
-    fn run_next(&self, version: &ServedVersion, slow_runs: &SlowRuns) -> Turn {
+    fn run_next(&self, version: &ServedVersion, slow_runs: Option<&SlowRuns>) -> Turn {
         let mut place = match self.session.try_lock() {
             Ok(place) => place,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -93,7 +93,9 @@ impl Lane {
             Ok(Served::Answered { rows }) => {
                 let took = began.elapsed();
                 self.queue.note_run(took, rows);
-                slow_runs.note(took, rows);
+                if let Some(slow_runs) = slow_runs {
+                    slow_runs.note(took, rows);
+                }
                 Turn::Ran
             }
             Ok(Served::Closed) => {

@@ -20,8 +20,15 @@ const SLOW_ROW: Duration = Duration::from_millis(5);
 /// So many of them in a row are no accident.
 const SLOW_RUNS_MAX: u32 = 5;
 
+/// A run of copies on the copier's thread is given up sooner than one of requests:
+/// it holds up those of other shadows.
+const COPY_RUN_TIME_MAX: Duration = Duration::from_secs(2);
+
 pub(crate) struct Lanes {
+    /// Of the cores; then, if there is one more, that of the copier, which is no
+    /// core and gives way to them, and so says nothing of how fast the version is.
     lanes: Vec<Lane>,
+    cores: usize,
     /// Everything is run by the dedicated instances from now on.
     closed: AtomicBool,
     slow_runs: SlowRuns,
@@ -65,27 +72,30 @@ impl SlowRuns {
 }
 
 impl Lanes {
-    /// One per session.
+    /// One per session: one for each of the `cores`, and perhaps one for the copier.
     pub(crate) fn new(
         rules: &QueueRules,
         sessions: Vec<ModelSession>,
+        cores: usize,
         patience: Patience,
     ) -> ort::Result<Self> {
         let lane = |session| Lane::new(rules.clone(), session, patience.with_readers);
         Ok(Self {
             lanes: sessions.into_iter().map(lane).collect::<ort::Result<_>>()?,
+            cores,
             closed: AtomicBool::new(false),
             slow_runs: SlowRuns::new(patience.slow_rows),
             broken_sessions: AtomicU32::new(0),
         })
     }
 
-    /// The lane of the core that asks, if it is one.
-    fn here(&self) -> Option<&Lane> {
+    /// The lane of the core that asks, if it is one, and who is told of slow runs.
+    fn here(&self) -> Option<(&Lane, Option<&SlowRuns>)> {
         if self.closed.load(Relaxed) {
             return None;
         }
-        self.lanes.get(core::here()?)
+        let index = core::here()?;
+        Some((self.lanes.get(index)?, (index < self.cores).then_some(&self.slow_runs)))
     }
 
     /// Runs a checked request on this core, or in the ordinary queue where that
@@ -96,7 +106,7 @@ impl Lanes {
         arrival: Arrival,
     ) -> Result<Answer, InferError> {
         match self.here() {
-            Some(lane) => lane.answer(version, &self.slow_runs, arrival).await,
+            Some((lane, slow_runs)) => lane.answer(version, slow_runs, arrival).await,
             None => version.queue.answer(arrival).await,
         }
     }
@@ -109,7 +119,13 @@ impl Lanes {
             return Vec::new();
         }
         let max_run_time = version.plan.max_run_time();
-        for lane in &self.lanes {
+        // Without it, copies go to the dedicated instances; nothing else changes.
+        for lane in &self.lanes[self.cores.min(self.lanes.len())..] {
+            if lane.slot.running_for().is_some_and(|time| time > max_run_time.min(COPY_RUN_TIME_MAX)) {
+                version.answer_ended_run(lane.slot.close());
+            }
+        }
+        for lane in self.lanes.iter().take(self.cores) {
             if lane.slot.running_for().is_some_and(|time| time > max_run_time) {
                 version.answer_ended_run(lane.slot.close());
                 self.close(version, "a run had to be ended");
@@ -122,7 +138,7 @@ impl Lanes {
         }
         let without_session = |lane: &Lane| lane.session.try_lock().is_ok_and(|place| place.is_none());
         let broken: Vec<usize> =
-            (0..self.lanes.len()).filter(|index| without_session(&self.lanes[*index])).collect();
+            (0..self.cores).filter(|index| without_session(&self.lanes[*index])).collect();
         let ever_broken = self.broken_sessions.fetch_add(broken.len() as u32, SeqCst) + broken.len() as u32;
         if ever_broken > BROKEN_SESSIONS_MAX {
             self.close(version, "its sessions break again and again");
@@ -187,7 +203,7 @@ impl Lanes {
     #[cfg(test)]
     pub(crate) fn sessions(&self) -> usize {
         let has_session = |lane: &&Lane| lane.session.try_lock().is_ok_and(|place| place.is_some());
-        self.lanes.iter().filter(has_session).count()
+        self.lanes.iter().take(self.cores).filter(has_session).count()
     }
 }
 

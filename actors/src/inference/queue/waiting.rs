@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::Job;
+use super::{ArrivalKind, Job};
 use crate::inference::batcher;
 
 /// In ascending order of class and id.
@@ -86,7 +86,9 @@ impl Waiting {
 
     // Out of order until it is taken, which is at once.
     fn bring_oldest_to_front(&mut self) {
-        let oldest = (0..self.jobs.len()).min_by_key(|index| self.jobs[*index].id);
+        // A copy may starve.
+        let asked = (0..self.jobs.len()).filter(|index| self.jobs[*index].kind != ArrivalKind::Copy);
+        let oldest = asked.min_by_key(|index| self.jobs[*index].id);
         if let Some(index) = oldest.filter(|index| *index > 0)
             && let Some(job) = self.jobs.remove(index)
         {

@@ -11,5 +11,6 @@ pub(super) mod bytes_elements;
 pub(super) mod check;
 pub(super) mod columns_in;
 pub(super) mod columns_out;
+pub(super) mod elements;
 pub(super) mod respond;
 pub(super) mod string_tensor;

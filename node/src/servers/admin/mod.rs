@@ -8,6 +8,7 @@ mod lists;
 mod push;
 pub(in crate::servers) mod route_in;
 pub(in crate::servers) mod route_out;
+mod shadows;
 mod writes;
 
 use std::future::Future;
@@ -211,6 +212,14 @@ impl Admin for AdminService {
     ) -> Result<Response<ListDecisionsResponse>, Status> {
         let Caller { timeout, .. } = self.caller(&request)?;
         self.on_control(timeout, decisions::list(self.node.clone(), request.into_inner())).await
+    }
+
+    async fn shadow_examples(
+        &self,
+        request: Request<ShadowExamplesRequest>,
+    ) -> Result<Response<ShadowExamplesResponse>, Status> {
+        let Caller { timeout, .. } = self.caller(&request)?;
+        self.on_control(timeout, shadows::examples(self.node.clone(), request.into_inner())).await
     }
 
     async fn cluster_status(

@@ -100,7 +100,8 @@ impl DirectGrpc {
         let running =
             self.node.running().map_err(|starting| InferError::Unavailable(starting.to_string()))?;
         let as_metadata = words::metadata_is_wanted(headers);
-        let Prediction { response, decided, account } = running.inference.predict(request, context).await?;
+        let Prediction { response, decided, account, copies } =
+            running.inference.predict(request, context).await?;
         let mut answer = Response::new(AnswerBody::Nothing);
         answer.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
         if let Some(decided) = decided.as_ref().filter(|_| as_metadata) {
@@ -109,6 +110,7 @@ impl DirectGrpc {
         }
         drop(account);
         *answer.body_mut() = AnswerBody::Message(encode(&response, decided.as_ref()));
+        drop(copies);
         Ok(answer)
     }
 

@@ -64,11 +64,13 @@ where
     request.model_name = target.model;
     request.model_version = target.version;
     let context = words::request_context(headers, &request, principal)?;
-    let Prediction { response: answer, decided, account } = inference.predict(request, context).await?;
+    let Prediction { response: answer, decided, account, copies } =
+        inference.predict(request, context).await?;
     drop(account);
     let decided = decided.map(|decided| decided.list()).unwrap_or_default();
     let encoded =
         encode(&answer, &decided, &form).map_err(|error| RestError::new(StatusCode::BAD_REQUEST, error))?;
+    drop(copies);
     let mut response = Response::new(Bytes::from(encoded.body));
     let answer_headers = response.headers_mut();
     answer_headers.reserve(ANSWER_HEADERS);
