@@ -51,7 +51,7 @@ mod tally;
 pub mod task_keeper;
 pub mod tensor;
 #[cfg(test)]
-mod test_states;
+pub(crate) mod test_states;
 pub mod traffic;
 pub mod traffic_report;
 

@@ -108,7 +108,7 @@ impl TestState {
             node_uuid: NodeUuid::new(Uuid::from_u128(u128::from(self.index) + 1_000_000)),
             addresses: Addresses::default(),
             labels: BTreeMap::new(),
-            max_feature_level: FeatureLevel::new(1),
+            max_feature_level: FeatureLevel::new(4),
             starling_version: "0.1.0".to_owned(),
         }));
         NodeId::new(created.unwrap())

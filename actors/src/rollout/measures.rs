@@ -35,7 +35,8 @@ pub struct CopyCounts {
 }
 
 impl CopyCounts {
-    fn merge(&mut self, other: &Self) {
+    /// Adds all that others have counted.
+    pub fn merge(&mut self, other: &Self) {
         self.compared = self.compared.saturating_add(other.compared);
         self.agreed = self.agreed.saturating_add(other.agreed);
         self.errors = self.errors.saturating_add(other.errors);

@@ -12,6 +12,8 @@ mod presence;
 pub mod report;
 mod reward_scale;
 pub mod rounds;
+#[cfg(test)]
+mod testing;
 
 pub use controller::{DryRunError, RolloutController};
 pub use report::{CopiesReport, DryRun, GateReport, GateVerdict, NextStep, RolloutReport, VersionReport};

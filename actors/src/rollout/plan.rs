@@ -15,9 +15,7 @@ use starling_raft::state::rollouts::commands::Step;
 use starling_raft::state::rollouts::spec::{OnFailure, Strategy};
 use starling_raft::state::rollouts::stages::Stage;
 use starling_raft::state::rollouts::{EVIDENCE_MAX, Ending, Measure, RolloutPhase};
-use starling_raft::state::{
-    Epoch, LogIndex, LogTime, Model, NodeId, Ordinal, Phase, Rollout, RolloutCommand,
-};
+use starling_raft::state::{LogIndex, LogTime, Model, NodeId, Ordinal, Phase, Rollout, RolloutCommand};
 
 use super::bandit_look::BanditLook;
 use super::experiment_look::{ExperimentLook, KeptPValues};
@@ -54,8 +52,6 @@ pub struct Memory {
     of: Option<(LogIndex, u32)>,
     streaks: Streaks,
     p_values: KeptPValues,
-    /// The newest epoch, and when it was seen first.
-    newest: Option<(Epoch, LogTime)>,
 }
 
 /// What one look comes to.
@@ -93,7 +89,7 @@ struct Decided {
 
 impl Memory {
     /// What of it still counts: streaks end with their stage, p-values with the run.
-    fn still_valid(&self, rollout: &Rollout, now: LogTime) -> Self {
+    fn still_valid(&self, rollout: &Rollout) -> Self {
         let (run, stage) = (rollout.started_at, rollout.stage);
         let same_run = self.of.is_some_and(|(of, _)| of == run);
         let same_stage = self.of == Some((run, stage));
@@ -101,18 +97,6 @@ impl Memory {
             of: Some((run, stage)),
             streaks: if same_stage { self.streaks.clone() } else { Streaks::new() },
             p_values: if same_run { self.p_values.clone() } else { KeptPValues::default() },
-            newest: self.newest_seen(rollout, now),
-        }
-    }
-
-    /// A leader that is new to it takes the newest epoch for just begun, so that
-    /// none is published too early.
-    fn newest_seen(&self, rollout: &Rollout, now: LogTime) -> Option<(Epoch, LogTime)> {
-        let newest = rollout.epochs.last()?.epoch;
-        match self.newest {
-            Some((epoch, since)) if epoch == newest => Some((epoch, since)),
-            _ if rollout.epochs.len() == 1 => Some((newest, rollout.started)),
-            _ => Some((newest, now)),
         }
     }
 }
@@ -120,11 +104,11 @@ impl Memory {
 /// Looks once.
 pub fn plan(scene: &Scene<'_>) -> Plan {
     let rollout = scene.rollout;
-    let mut memory = scene.memory.still_valid(rollout, scene.now);
+    let mut memory = scene.memory.still_valid(rollout);
     let stage = rollout.current_stage().unwrap_or_else(|| empty_stage(rollout));
     let gates = judge(rollout, &stage, scene.measures, &memory.streaks);
     let arms = arms::look(scene, &memory.p_values);
-    let decided = decide(&Scene { memory: &memory, ..*scene }, &stage, &gates, &arms);
+    let decided = decide(scene, &stage, &gates, &arms);
     memory.streaks = streaks_after(&memory.streaks, &gates);
     if let ArmsLook::Experiment(look) = &arms {
         memory.p_values = look.kept.clone();
@@ -222,9 +206,9 @@ impl Scene<'_> {
         self.unheard.iter().map(|node| format!("what node {node} has counted"))
     }
 
-    /// When weights changed last, as far as is known.
+    /// When weights changed last.
     fn last_published(&self) -> LogTime {
-        self.memory.newest.map_or(self.rollout.started, |(_, since)| since)
+        self.rollout.epochs.last().map_or(self.rollout.started, |newest| newest.since)
     }
 
     /// Log time that must still pass until a moment; `None`: it is over.
@@ -285,3 +269,8 @@ fn empty_stage(rollout: &Rollout) -> Stage {
         gates: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod arms_tests;
+#[cfg(test)]
+mod tests;
