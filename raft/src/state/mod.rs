@@ -181,6 +181,8 @@ impl State {
 
     /// Folds one event in. Events are facts: this cannot fail.
     pub fn evolve(&mut self, context: &EntryContext, event: &Event) {
+        // Done already where the entry is applied; not where events alone are folded.
+        self.cluster.advance_clock(context.log_time, context.wall_time);
         match event {
             Event::Cluster(event) => cluster::evolve(self, event),
             Event::Member(event) => members::evolve(self, event),

@@ -21,6 +21,8 @@ pub struct Log {
     pub state: State,
     pub index: u64,
     pub log_time_micros: u64,
+    /// How far the leader's wall clock is set forward.
+    pub wall_ahead_micros: u64,
     pub events: Vec<(EntryContext, Event)>,
 }
 
@@ -57,7 +59,9 @@ impl Log {
         let context = EntryContext {
             log_index: LogIndex::new(self.index),
             log_time: LogTime::from_micros(self.log_time_micros),
-            wall_time: WallTime::from_unix_micros(1_700_000_000_000_000 + self.index),
+            wall_time: WallTime::from_unix_micros(
+                1_700_000_000_000_000 + self.index + self.wall_ahead_micros,
+            ),
             principal: Principal::local(),
             request_id,
         };

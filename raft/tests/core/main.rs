@@ -18,5 +18,6 @@ mod placement;
 mod plans;
 mod purity;
 mod requests;
+mod rollouts;
 mod routes;
 mod snapshots;
