@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use starling_proto::inference::{ModelInferRequest, ModelInferResponse};
 use starling_raft::state::NodeId;
+use starling_raft::state::decision::Decision;
 
 use super::InferError;
 use super::LoadedVersion;
@@ -14,8 +15,10 @@ use super::admission::Admitted;
 use super::decision_parameters::text_parameter;
 use super::forward::{Forwarded, nobody_has_it};
 use super::router::{RouteRequest, Routed, route};
+use super::routing_table::RoutedVersion;
 use super::rule_matching::Attributes;
 use super::serve::{Core, RequestContext};
+use super::tally::Tally;
 
 /// A ready version that no live node can answer for (its node has just died, or
 /// this one has just started) is waited for so long.
@@ -33,6 +36,8 @@ pub(super) struct Answered {
     pub(super) by: NodeId,
     /// Of a run on this node.
     pub(super) account: Option<Account>,
+    /// Who answered in place of the version that was decided on.
+    pub(super) retried_on: Option<Arc<RoutedVersion>>,
 }
 
 impl Core {
@@ -95,21 +100,52 @@ impl Core {
         Ok(())
     }
 
-    /// The answer, and who gave it. A drained node asks its peers first.
-    pub(super) async fn answer(
+    /// The answer. What another version than the stable one fails by no fault of
+    /// the caller is answered by the stable one, if the rollout says so and there
+    /// is time; the failure counts all the same.
+    pub(super) async fn answer_or_retry(
         &self,
         request: ModelInferRequest,
         routed: &Routed,
         context: &RequestContext<'_>,
+        tally: Tally<'_>,
+    ) -> Result<Answered, InferError> {
+        // Tensors are shared, not copied.
+        let spare = routed.retried_on().map(|stable| (stable, request.clone()));
+        // Where somebody else can answer, nobody is waited for.
+        let patience = if spare.is_some() { Duration::ZERO } else { HOLDER_WAIT_MAX };
+        let answer = self.answer(request, &routed.version, &routed.decision, context, patience).await;
+        tally.finish(&answer);
+        let (error, stable, request) = match (answer, spare) {
+            (Err(error), Some((stable, request))) if is_worth_a_retry(&error, context.deadline) => {
+                (error, stable, request)
+            }
+            (answer, _) => return answer,
+        };
+        self.metrics.retried_on_stable(&routed.version);
+        tracing::debug!(%error, decision = %routed.decision, "retried on the stable version");
+        let second = self.answer(request, stable, &routed.decision, context, HOLDER_WAIT_MAX);
+        let second = Box::pin(second).await?;
+        Ok(Answered { retried_on: Some(Arc::clone(stable)), ..second })
+    }
+
+    /// The answer, and who gave it. A drained node asks its peers first.
+    async fn answer(
+        &self,
+        request: ModelInferRequest,
+        version: &RoutedVersion,
+        decision: &Decision,
+        context: &RequestContext<'_>,
+        patience: Duration,
     ) -> Result<Answered, InferError> {
         if !self.routing.is_draining(self.this_node)
-            && let Some(version) = self.local.get(routed.version.id)
-            && version.is_well()
+            && let Some(loaded) = self.local.get(version.id)
+            && loaded.is_well()
         {
-            return self.answer_here(&version, request, context).await;
+            return self.answer_here(&loaded, request, context).await;
         }
         // Boxed, because every request carries the largest of its futures with it.
-        Box::pin(self.answer_elsewhere(request, routed, context)).await
+        Box::pin(self.answer_elsewhere(request, version, decision, context, patience)).await
     }
 
     async fn answer_here(
@@ -119,7 +155,8 @@ impl Core {
         context: &RequestContext<'_>,
     ) -> Result<Answered, InferError> {
         let (answer, account) = version.infer_on_account(request, context.arrived, context.deadline).await?;
-        Ok(Answered { response: answer.response, by: self.this_node, account: Some(account) })
+        let (by, account) = (self.this_node, Some(account));
+        Ok(Answered { response: answer.response, by, account, retried_on: None })
     }
 
     /// Asks peers; where none can answer, runs it here if that is possible
@@ -127,21 +164,22 @@ impl Core {
     async fn answer_elsewhere(
         &self,
         request: ModelInferRequest,
-        routed: &Routed,
+        version: &RoutedVersion,
+        decision: &Decision,
         context: &RequestContext<'_>,
+        patience: Duration,
     ) -> Result<Answered, InferError> {
-        let version = &routed.version;
-        let decision = routed.decision.to_string();
+        let decision_id = decision.to_string();
         let forwarded = Forwarded {
             request: &request,
             version,
-            epoch: routed.decision.epoch.get(),
-            decision: &decision,
+            epoch: decision.epoch.get(),
+            decision: &decision_id,
             principal: &context.principal,
             deadline: context.deadline,
         };
         let is_serving = |node_id: NodeId| !self.routing.is_draining(node_id);
-        let give_up_at = tokio::time::Instant::now() + bounded_by(context.deadline, HOLDER_WAIT_MAX);
+        let give_up_at = tokio::time::Instant::now() + bounded_by(context.deadline, patience);
         let mut view = self.board.watch_view();
         let mut waiter = None;
         loop {
@@ -154,7 +192,10 @@ impl Core {
             }
             let refusal = match self.forwarder.forward(forwarded, candidates).await {
                 Err(refusal @ InferError::Unavailable(_)) => refusal,
-                ended => return ended.map(|(response, by)| Answered { response, by, account: None }),
+                Err(error) => return Err(error),
+                Ok((response, by)) => {
+                    return Ok(Answered { response, by, account: None, retried_on: None });
+                }
             };
             if let Some(here) = here {
                 return self.answer_here(&here, request, context).await;
@@ -167,6 +208,12 @@ impl Core {
             }
         }
     }
+}
+
+/// A failure that is not the caller's, while there is time left.
+fn is_worth_a_retry(error: &InferError, deadline: Option<Instant>) -> bool {
+    let callers_affair = matches!(error, InferError::InvalidArgument(_) | InferError::Cancelled);
+    !callers_affair && deadline.is_none_or(|deadline| deadline > Instant::now())
 }
 
 fn bounded_by(deadline: Option<Instant>, longest: Duration) -> Duration {

@@ -2,6 +2,7 @@
 //! its own parameters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -10,18 +11,22 @@ use starling_proto::inference::infer_parameter::ParameterChoice;
 use starling_raft::state::NodeId;
 
 use super::router::Routed;
+use super::routing_table::RoutedVersion;
 
 /// Request or response parameters.
 pub type Parameters = HashMap<String, InferParameter>;
 
-/// What a response says unless it is asked to be quiet. `starling_rollout` and
-/// `starling_arm` are absent where there is no rollout.
+/// What a response says unless it is asked to be quiet. `starling_rollout` is
+/// absent where no rollout drew, `starling_arm` also for those who take no part in
+/// it, `starling_retried` unless the answer is the stable version's after all.
 #[derive(Debug)]
 pub struct DecisionParameters {
     /// What was decided.
     pub routed: Routed,
     /// Who ran it.
     pub answered_by: NodeId,
+    /// Which version answered in place of the one that was decided on.
+    pub retried_on: Option<Arc<RoutedVersion>>,
 }
 
 /// The value of one of them.
@@ -46,7 +51,7 @@ impl DecisionParameters {
 
     /// Each with its name, for those who encode them in their own way.
     pub fn list(&self) -> Vec<(&'static str, ParameterChoice)> {
-        let mut list = Vec::with_capacity(6);
+        let mut list = Vec::with_capacity(9);
         self.each(|name, said| list.push((name, said.into())));
         list
     }
@@ -60,12 +65,22 @@ impl DecisionParameters {
 
     fn each(&self, mut see: impl FnMut(&'static str, Said<'_>)) {
         let routed = &self.routed;
+        let answered = self.retried_on.as_ref().unwrap_or(&routed.version);
         see("starling_decision", Said::Text(&routed.decision.to_string()));
         see("starling_epoch", Said::Number(routed.decision.epoch.get()));
-        see("starling_version", Said::Text(routed.version.version.label.as_str()));
+        see("starling_version", Said::Text(answered.version.label.as_str()));
+        if let Some(rollout) = routed.rollout() {
+            see("starling_rollout", Said::Text(rollout.name.as_str()));
+        }
+        if let Some(arm) = routed.arm_name() {
+            see("starling_arm", Said::Text(arm));
+        }
         see("starling_propensity", Said::Probability(routed.propensity));
         see("starling_sticky", Said::Flag(routed.sticky));
         see("starling_node", Said::Number(self.answered_by.get()));
+        if self.retried_on.is_some() {
+            see("starling_retried", Said::Flag(true));
+        }
     }
 }
 
@@ -171,7 +186,7 @@ mod tests {
         let request = RouteRequest { model: "digits", version: "", key: Some("ada"), attributes };
         let routed = route(&table, request, || ids.next()).unwrap();
         let decision = routed.decision.to_string();
-        let decided = DecisionParameters { routed, answered_by: NodeId::new(1_004) };
+        let decided = DecisionParameters { routed, answered_by: NodeId::new(1_004), retried_on: None };
         let mut parameters = Parameters::new();
         decided.write(&mut parameters);
         let said = |name: &str| parameters.get(name).unwrap().parameter_choice.clone().unwrap();

@@ -39,6 +39,7 @@ pub mod readiness_view;
 pub mod ready_controller;
 pub mod request_metrics;
 pub mod route_traffic;
+pub mod routed_rollout;
 pub mod routed_rules;
 pub mod router;
 pub mod routing_feed;

@@ -47,6 +47,7 @@ struct VersionMetrics {
 pub struct RequestMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
+    retried: IntCounterVec,
     by_version: ArcSwap<HashMap<VersionId, Arc<VersionMetrics>>>,
     /// Requests inside this node.
     pub in_flight: IntGauge,
@@ -90,6 +91,13 @@ impl RequestMetrics {
             .buckets(DURATION_BUCKETS.to_vec()),
             &["model", "version"],
         )?;
+        let retried = IntCounterVec::new(
+            Opts::new(
+                "starling_retried_on_stable_total",
+                "Predictions that this version failed in a rollout and the stable one was asked for again",
+            ),
+            &["model", "version"],
+        )?;
         let in_flight = IntGauge::new(
             "starling_inference_requests_in_flight",
             "Predictions queued, running or forwarded, those for peers included",
@@ -112,6 +120,7 @@ impl RequestMetrics {
             IntGauge::new("starling_routing_applied_index", "Log index that this node routes by")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(retried.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(forwarded.clone()))?;
         registry.register(Box::new(forward_ways.clone()))?;
@@ -119,6 +128,7 @@ impl RequestMetrics {
         Ok(Self {
             requests,
             durations,
+            retried,
             by_version: ArcSwap::default(),
             in_flight,
             forwarded,
@@ -147,6 +157,13 @@ impl RequestMetrics {
         }
         let labels = [version.key.model.as_str(), version.version.label.as_str(), code_of(error)];
         self.requests.with_label_values(&labels).inc();
+    }
+
+    /// Counts a request that the stable version is asked for again. The failure is
+    /// counted as every other.
+    pub fn retried_on_stable(&self, failed: &RoutedVersion) {
+        let labels = [failed.key.model.as_str(), failed.version.label.as_str()];
+        self.retried.with_label_values(&labels).inc();
     }
 
     /// Counts a request that was never routed.
@@ -182,6 +199,7 @@ impl RequestMetrics {
                 let _ = self.requests.remove_label_values(&[&metrics.model, &metrics.label, code]);
             }
             let _ = self.durations.remove_label_values(&[&metrics.model, &metrics.label]);
+            let _ = self.retried.remove_label_values(&[&metrics.model, &metrics.label]);
         }
     }
 

@@ -9,6 +9,7 @@ use starling_raft::state::{Epoch, Phase};
 
 use super::InferError;
 use super::decision_ids::Ticket;
+use super::routed_rollout::RoutedRollout;
 use super::routing_table::{RoutedModel, RoutedVersion, RoutingTable};
 use super::rule_matching::Attributes;
 
@@ -34,8 +35,9 @@ pub struct Routed {
     pub version: Arc<RoutedVersion>,
     /// What explains the choice.
     pub decision: Decision,
-    /// How probable the version was for a key drawn at random, given what the
-    /// request says of itself: 1 if it was pinned or a rule chose it.
+    /// How probable this choice was for a key drawn at random, given what the
+    /// request says of itself: 1 if the version was pinned or a rule chose it; in
+    /// a rollout, of being on this side of the enrolment as well.
     pub propensity: f64,
     /// The key decided; the same key gets the same version again.
     pub sticky: bool,
@@ -62,17 +64,28 @@ pub fn route(
     let ticket = ticket();
     let own_key = ticket.as_key();
     let key = request.key.map_or(&own_key[..], str::as_bytes);
-    let decision = decision_of(model, ticket);
+    let mut decision = decision_of(model, ticket);
+    let chosen = |version: &Arc<RoutedVersion>, decision, propensity| Routed {
+        model: Arc::clone(model),
+        version: Arc::clone(version),
+        decision,
+        propensity,
+        sticky: request.key.is_some(),
+    };
     if let Some(rule) = model.rules.iter().find(|rule| rule.takes(request.attributes, key)) {
-        return Ok(Routed {
-            model: Arc::clone(model),
-            version: Arc::clone(&rule.version),
-            decision: Decision { rule: Some(rule.index), ..decision },
-            propensity: 1.0,
-            sticky: request.key.is_some(),
-        });
+        decision.rule = Some(rule.index);
+        return Ok(chosen(&rule.version, decision, 1.0));
+    }
+    let mut enrolled_probability = 1.0;
+    if let Some(rollout) = &model.rollout {
+        decision.enrolment = rollout.enrolment_bucket(key);
+        if !rollout.enrols(decision.enrolment) {
+            return Ok(chosen(&rollout.stable, decision, rollout.left_out_probability()));
+        }
+        enrolled_probability = rollout.enrolled_probability();
     }
     let bucket = Bucket::of(&model.arm_salt, key);
+    decision.arm = Some(bucket);
     let owner = route.table.owner(bucket).and_then(|ordinal| model.version(ordinal));
     let Some(version) = owner else {
         return Err(InferError::Internal(format!(
@@ -82,13 +95,27 @@ pub fn route(
             bucket.get()
         )));
     };
-    Ok(Routed {
-        model: Arc::clone(model),
-        version: Arc::clone(version),
-        decision: Decision { arm: Some(bucket), ..decision },
-        propensity: version.propensity,
-        sticky: request.key.is_some(),
-    })
+    Ok(chosen(version, decision, enrolled_probability * version.propensity))
+}
+
+impl Routed {
+    /// The rollout that drew, if one did: not where a pin or a rule decided.
+    pub fn rollout(&self) -> Option<&RoutedRollout> {
+        let drawn = self.decision.arm.is_some() || self.decision.enrolment.is_some();
+        self.model.rollout.as_ref().filter(|_| drawn)
+    }
+
+    /// What its arm is called, if it takes part.
+    pub fn arm_name(&self) -> Option<&str> {
+        self.decision.arm?;
+        self.rollout()?.arm_name(self.version.id.ordinal)
+    }
+
+    /// Who answers, should the version that was chosen fail.
+    pub fn retried_on(&self) -> Option<&Arc<RoutedVersion>> {
+        let rollout = self.rollout().filter(|rollout| rollout.retries_on_stable)?;
+        (rollout.stable.id != self.version.id).then_some(&rollout.stable)
+    }
 }
 
 /// The model, or the refusal that clients of the protocol know.

@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use starling_raft::state::rollouts::Rollout;
 use starling_raft::state::{Model, ModelName, Ordinal, Phase, Route, State, Version, VersionRef};
 
 use super::VersionKey;
+use super::routed_rollout::RoutedRollout;
 use super::routed_rules::{KnownConditions, RoutedRule, RoutedShadow};
 
 /// A version, wherever it is: model ids and ordinals are never used twice, so
@@ -29,14 +31,21 @@ pub enum DrawPurpose {
     Enrolment,
 }
 
+impl DrawPurpose {
+    /// Every salt begins with it.
+    pub(super) fn letter(self) -> u8 {
+        match self {
+            Self::Arm => b'a',
+            Self::Enrolment => b'e',
+        }
+    }
+}
+
 /// Salts the draws of one model for one purpose: the same on every node, and at
-/// every epoch.
+/// every epoch at which no rollout owns the route.
 pub fn salt(purpose: DrawPurpose, model_id: u64) -> [u8; 9] {
     let mut salt = [0; 9];
-    salt[0] = match purpose {
-        DrawPurpose::Arm => b'a',
-        DrawPurpose::Enrolment => b'e',
-    };
+    salt[0] = purpose.letter();
     salt[1..].copy_from_slice(&model_id.to_le_bytes());
     salt
 }
@@ -63,8 +72,10 @@ pub struct RoutedModel {
     pub model: Arc<Model>,
     /// Absent until a version is ready.
     pub route: Option<Arc<Route>>,
-    /// For drawing the arm.
-    pub arm_salt: [u8; 9],
+    /// The rollout that owns the route, if one does.
+    pub rollout: Option<RoutedRollout>,
+    /// For drawing the arm: the rollout's, or the model's own.
+    pub arm_salt: Vec<u8>,
     /// In the order in which they are tried.
     pub rules: Vec<RoutedRule>,
     /// In order of ordinal.
@@ -76,7 +87,12 @@ pub struct RoutedModel {
 impl RoutedModel {
     /// `known` is an older one of the same model, from which may be taken what
     /// has not changed.
-    fn new(model: &Arc<Model>, route: Option<&Arc<Route>>, known: Option<&Self>) -> Self {
+    fn new(
+        model: &Arc<Model>,
+        route: Option<&Arc<Route>>,
+        rollout: Option<&Rollout>,
+        known: Option<&Self>,
+    ) -> Self {
         let weight_of = |ordinal: Ordinal| {
             let weights = route.map_or(&[][..], |route| &route.weights);
             weights.iter().find(|(named, _)| *named == ordinal).map_or(0, |(_, weight)| weight.get())
@@ -94,45 +110,75 @@ impl RoutedModel {
             by_label.insert(version.label.as_str().to_owned(), Arc::clone(&routed));
             by_ordinal.insert(version.ordinal, routed);
         }
+        let owner = rollout.and_then(|rollout| {
+            let stable = by_ordinal.get(&rollout.stable())?;
+            Some(RoutedRollout::new(rollout, stable))
+        });
+        let own_salt = || salt(DrawPurpose::Arm, model.id).to_vec();
         let mut routed = Self {
             model: Arc::clone(model),
             route: route.map(Arc::clone),
-            arm_salt: salt(DrawPurpose::Arm, model.id),
+            arm_salt: owner.as_ref().map_or_else(own_salt, |owner| owner.arm_salt().to_vec()),
+            rollout: owner,
             rules: Vec::new(),
             shadows: Vec::new(),
             by_ordinal,
             by_label,
         };
         if let Some(route) = route {
-            routed.add_rules_and_shadows(route, known);
+            routed.add_rules(route, known);
+            routed.add_shadows(route, rollout, known);
         }
         routed
     }
 
-    fn add_rules_and_shadows(&mut self, route: &Route, known: Option<&Self>) {
-        let known = known.map(|known| KnownConditions::of(&known.rules, &known.shadows)).unwrap_or_default();
-        let name = &self.model.name;
+    fn add_rules(&mut self, route: &Route, known: Option<&Self>) {
+        let known = known.map(Self::known_conditions).unwrap_or_default();
         for (index, rule) in (0..).zip(&route.rules) {
             // The log lets nobody delete a version that a rule names.
             let Some(version) = self.by_ordinal.get(&rule.version) else { continue };
-            let conditions = known.take(&rule.when, name, &format!("rule '{}'", rule.name));
+            let conditions = known.take(&rule.when, &self.model.name, &format!("rule '{}'", rule.name));
             self.rules.push(RoutedRule::new(index, rule, version, conditions));
-        }
-        for shadow in &route.shadows {
-            let Some(version) = self.by_ordinal.get(&shadow.version) else { continue };
-            let whose = format!("shadow '{}'", version.version.label);
-            let conditions = known.take(&shadow.when, name, &whose);
-            self.shadows.push(Arc::new(RoutedShadow::new(shadow, version, conditions)));
         }
     }
 
-    fn is_made_from(&self, model: &Arc<Model>, route: Option<&Arc<Route>>) -> bool {
+    /// Those of the route, and that of the rollout's present stage: a version
+    /// gets one copy of a request, so its own stands back.
+    fn add_shadows(&mut self, route: &Route, rollout: Option<&Rollout>, known: Option<&Self>) {
+        let known = known.map(Self::known_conditions).unwrap_or_default();
+        let added = rollout.and_then(Rollout::shadow);
+        let is_added = |version: Ordinal| added.as_ref().is_some_and(|added| added.version == version);
+        let own = route.shadows.iter().filter(|shadow| !is_added(shadow.version));
+        for shadow in own.chain(&added) {
+            let Some(version) = self.by_ordinal.get(&shadow.version) else { continue };
+            let whose = format!("shadow '{}'", version.version.label);
+            let conditions = known.take(&shadow.when, &self.model.name, &whose);
+            self.shadows.push(Arc::new(RoutedShadow::new(shadow, version, conditions)));
+        }
+        self.shadows.sort_by_key(|shadow| shadow.version.id.ordinal);
+    }
+
+    fn known_conditions(&self) -> KnownConditions<'_> {
+        KnownConditions::of(&self.rules, &self.shadows)
+    }
+
+    fn is_made_from(
+        &self,
+        model: &Arc<Model>,
+        route: Option<&Arc<Route>>,
+        rollout: Option<&Rollout>,
+    ) -> bool {
         let same_route = match (&self.route, route) {
             (None, None) => true,
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             _ => false,
         };
-        same_route && Arc::ptr_eq(&self.model, model)
+        let same_rollout = match (&self.rollout, rollout) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => ours.is_made_from(theirs),
+            _ => false,
+        };
+        same_route && same_rollout && Arc::ptr_eq(&self.model, model)
     }
 
     /// By ordinal.
@@ -161,6 +207,7 @@ impl RoutedModel {
             let weighted = |route: &Arc<Route>| route.weights.iter().any(|(named, _)| *named == ordinal);
             self.route.as_ref().is_some_and(weighted)
                 || self.rules.iter().any(|rule| rule.version.id.ordinal == ordinal)
+                || self.rollout.as_ref().is_some_and(|rollout| rollout.stable.id.ordinal == ordinal)
         })
     }
 
@@ -195,12 +242,13 @@ impl RoutingTable {
         let mut changed = false;
         for model in state.models.iter() {
             let route = state.routes.get(model.name.as_str());
+            let rollout = state.rollouts.owner_of(&model.name).map(|rollout| &**rollout);
             let known = self.by_name.get(&model.name);
-            let routed = match known.filter(|known| known.is_made_from(model, route)) {
+            let routed = match known.filter(|known| known.is_made_from(model, route, rollout)) {
                 Some(known) => Arc::clone(known),
                 None => {
                     changed = true;
-                    Arc::new(RoutedModel::new(model, route, known.map(Arc::as_ref)))
+                    Arc::new(RoutedModel::new(model, route, rollout, known.map(Arc::as_ref)))
                 }
             };
             by_name.insert(model.name.clone(), routed);

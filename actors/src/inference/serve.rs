@@ -267,14 +267,14 @@ impl Inference {
             || boolean_parameter(&request.parameters, "starling_quiet");
         let record = core.recorder.begin(&request, &context, &routed);
         let shadowed = core.shadowing.begin(&request, &routed, &context);
-        let answer = core.answer(request, &routed, &context).await;
-        tally.finish(&answer);
+        let answer = core.answer_or_retry(request, &routed, &context, tally).await;
         PendingRecord::finish(record, answer.as_ref().map(|answered| answered.by));
-        let Answered { mut response, by, account } = answer?;
+        let Answered { mut response, by, account, retried_on } = answer?;
         let copies = shadowed.map(|of| of.answered(&response, &routed, context.arrived.elapsed()));
-        classification.apply(is_batched(&routed.version.version), &mut response)?;
-        response.model_version.clone_from(&routed.version.ordinal_text);
-        let decided = (!quiet).then_some(DecisionParameters { routed, answered_by: by });
+        let version = retried_on.as_ref().unwrap_or(&routed.version);
+        classification.apply(is_batched(&version.version), &mut response)?;
+        response.model_version.clone_from(&version.ordinal_text);
+        let decided = (!quiet).then_some(DecisionParameters { routed, answered_by: by, retried_on });
         Ok(Prediction { response, decided, account, copies })
     }
 

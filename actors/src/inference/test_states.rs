@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_raft::state::models::{DataType, TensorSpec, VersionSettings};
+use starling_raft::state::rollouts::RolloutCommand;
+use starling_raft::state::rollouts::spec::{
+    Arm, CanaryStep, Correction, Experiment, Millis, OnFailure, OnInconclusive, Pause, Reward, RewardKind,
+    RolloutSpec, Strategy,
+};
 use starling_raft::state::routes::rules::Rule;
 use starling_raft::state::routes::shadows::Shadow;
 use starling_raft::state::{
@@ -95,11 +100,28 @@ impl TestState {
         rules: Vec<Rule<VersionRef>>,
         shadows: Vec<Shadow<VersionRef>>,
     ) {
-        let level = FeatureLevel::new(3);
-        self.apply(Command::Cluster(ClusterCommand::RaiseFeatureLevel { level }));
+        self.raise(3);
         let (rules, shadows) = (Some(rules), Some(shadows));
         let model = model.parse().unwrap();
         self.apply(Command::Route(RouteCommand::Configure { model, rules, shadows, expected_epoch: None }));
+    }
+
+    /// Begins a rollout.
+    pub(crate) fn start_rollout(&mut self, name: &str, spec: RolloutSpec<VersionRef>) {
+        self.raise(4);
+        let (name, spec) = (name.parse().unwrap(), Box::new(spec));
+        self.apply(Command::Rollout(RolloutCommand::Start { name, spec, again: true }));
+    }
+
+    /// Ends one.
+    pub(crate) fn abort_rollout(&mut self, name: &str) {
+        let (name, why) = (name.parse().unwrap(), String::new());
+        self.apply(Command::Rollout(RolloutCommand::Abort { name, why }));
+    }
+
+    fn raise(&mut self, level: u32) {
+        let level = FeatureLevel::new(level);
+        self.apply(Command::Cluster(ClusterCommand::RaiseFeatureLevel { level }));
     }
 
     /// A new member.
@@ -134,6 +156,50 @@ impl TestState {
     /// Takes a model away.
     pub(crate) fn delete(&mut self, model: &str) {
         self.apply(Command::Model(ModelCommand::DeleteModel { model: model.parse().unwrap() }));
+    }
+}
+
+/// A canary whose first step gives the candidate so much.
+pub(crate) fn canary(model: &str, from: &str, to: &str, first_ppm: u32) -> RolloutSpec<VersionRef> {
+    let step = |weight| CanaryStep { weight, pause: Pause::UntilApproved, gates: Vec::new() };
+    let steps = vec![step(PartsPerMillion::new(first_ppm).unwrap()), step(PartsPerMillion::WHOLE)];
+    spec(model, from, Strategy::Canary { to: to.parse().unwrap(), steps })
+}
+
+/// An A/B test of conversions; the first arm is the control.
+pub(crate) fn ab_test(model: &str, arms: &[(&str, &str, u32)]) -> RolloutSpec<VersionRef> {
+    let from = arms[0].1;
+    let arms = arms.iter().map(|(name, version, ppm)| Arm {
+        name: name.parse().unwrap(),
+        version: version.parse().unwrap(),
+        weight: PartsPerMillion::new(*ppm).unwrap(),
+    });
+    let metric = Reward { kind: RewardKind::Conversion, higher_is_better: true, labels: Vec::new() };
+    let experiment = Experiment {
+        arms: arms.collect(),
+        metric,
+        alpha: PartsPerMillion::new(50_000).unwrap(),
+        correction: Correction::Holm,
+        decide_automatically: true,
+        enrolment: PartsPerMillion::WHOLE,
+        min_rewards: 100,
+        max_duration: Millis::from_secs(3_600),
+    };
+    spec(model, from, Strategy::AbTest(experiment))
+}
+
+fn spec(model: &str, from: &str, strategy: Strategy<VersionRef>) -> RolloutSpec<VersionRef> {
+    RolloutSpec {
+        model: model.parse().unwrap(),
+        from: from.parse().unwrap(),
+        strategy,
+        gates: Vec::new(),
+        on_failure: OnFailure::Rollback,
+        on_inconclusive: OnInconclusive::Hold,
+        inconclusive_after: Millis::from_secs(3_600),
+        retry_on_stable: false,
+        interval: Millis::from_secs(1),
+        webhooks: Vec::new(),
     }
 }
 

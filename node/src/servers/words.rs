@@ -125,6 +125,8 @@ fn response_header(key: &str, choice: &ParameterChoice) -> Option<(HeaderName, H
         "starling_version" => HeaderName::from_static("x-starling-version"),
         "starling_node" => HeaderName::from_static("x-starling-node"),
         "starling_propensity" => HeaderName::from_static("x-starling-propensity"),
+        "starling_rollout" => HeaderName::from_static("x-starling-rollout"),
+        "starling_arm" => HeaderName::from_static("x-starling-arm"),
         "starling_sticky" => HeaderName::from_static("x-starling-sticky"),
         _ => {
             let word = key.strip_prefix(PARAMETER_PREFIX)?;
