@@ -6,6 +6,7 @@ mod data_plane;
 mod exit;
 mod nearest;
 mod ready_file;
+mod rollout_wire;
 mod serve;
 mod servers;
 mod telemetry;

@@ -1,20 +1,59 @@
-//! How enumerations of the administration contract look in JSON and YAML: as a
-//! lower-case word, not as their number.
+//! How enumerations of the administration contract look in JSON and YAML: as the
+//! words of manifests, not as their numbers.
 
 use serde::Serializer;
 
-use crate::admin::{DeviceKind, InstanceMode};
+use crate::admin::{
+    Correction, DeviceKind, InstanceMode, OnFailure, OnInconclusive, RolloutEnding, RolloutPhase,
+    RolloutVerdict, StageKind,
+};
 
-pub(crate) fn instance_mode<S: Serializer>(number: &i32, to: S) -> Result<S::Ok, S::Error> {
-    word(InstanceMode::try_from(*number).map_or("", |mode| mode.as_str_name()), to)
+macro_rules! words {
+    ($($function:ident: $enumeration:ty, $prefix:literal;)+) => {
+        $(pub(crate) fn $function<S: Serializer>(number: &i32, to: S) -> Result<S::Ok, S::Error> {
+            let name = <$enumeration>::try_from(*number).map_or("", |value| value.as_str_name());
+            to.serialize_str(&word(name, $prefix))
+        })+
+    };
 }
 
-pub(crate) fn device_kind<S: Serializer>(number: &i32, to: S) -> Result<S::Ok, S::Error> {
-    word(DeviceKind::try_from(*number).map_or("", |kind| kind.as_str_name()), to)
+words! {
+    instance_mode: InstanceMode, "INSTANCE_MODE_";
+    device_kind: DeviceKind, "DEVICE_KIND_";
+    on_failure: OnFailure, "ON_FAILURE_";
+    on_inconclusive: OnInconclusive, "ON_INCONCLUSIVE_";
+    correction: Correction, "CORRECTION_";
+    rollout_phase: RolloutPhase, "ROLLOUT_PHASE_";
+    rollout_ending: RolloutEnding, "ROLLOUT_ENDING_";
+    stage_kind: StageKind, "STAGE_KIND_";
+    rollout_verdict: RolloutVerdict, "ROLLOUT_VERDICT_";
 }
 
-/// `INSTANCE_MODE_LOCAL` is `local`; a number that this binary does not know is `unknown`.
-fn word<S: Serializer>(name: &str, to: S) -> Result<S::Ok, S::Error> {
-    let last = name.rsplit('_').next().filter(|last| !last.is_empty());
-    to.serialize_str(&last.unwrap_or("unknown").to_lowercase())
+/// `ROLLOUT_ENDING_ROLLED_BACK` is `rolledBack`; a number that this binary does
+/// not know is `unknown`.
+fn word(name: &str, prefix: &str) -> String {
+    let parts = name.strip_prefix(prefix).unwrap_or("UNKNOWN").split('_').map(str::to_lowercase);
+    let mut word = String::new();
+    for part in parts {
+        let mut letters = part.chars();
+        match letters.next() {
+            Some(first) if !word.is_empty() => word.extend(first.to_uppercase().chain(letters)),
+            Some(first) => word.extend(std::iter::once(first).chain(letters)),
+            None => {}
+        }
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enumerations_are_written_as_manifests_write_them() {
+        assert_eq!(word("INSTANCE_MODE_LOCAL", "INSTANCE_MODE_"), "local");
+        assert_eq!(word("ROLLOUT_ENDING_ROLLED_BACK", "ROLLOUT_ENDING_"), "rolledBack");
+        assert_eq!(word("CORRECTION_BENJAMINI_HOCHBERG", "CORRECTION_"), "benjaminiHochberg");
+        assert_eq!(word("", "ON_FAILURE_"), "unknown");
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use starling_proto::admin::admin_client::AdminClient;
+use starling_proto::admin::rollouts_client::RolloutsClient;
 use starling_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -28,6 +29,11 @@ pub async fn connect(server: &str) -> Result<Channel, CliError> {
 /// A client of the administration service.
 pub async fn admin(server: &str) -> Result<AdminClient<Channel>, CliError> {
     Ok(AdminClient::new(connect(server).await?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// A client of the service of rollouts.
+pub async fn rollouts(server: &str) -> Result<RolloutsClient<Channel>, CliError> {
+    Ok(RolloutsClient::new(connect(server).await?).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// A client of the inference service.

@@ -26,6 +26,12 @@ pub enum CliError {
     /// The node answers, with a refusal.
     #[error("{}", .0.message())]
     Refused(Box<tonic::Status>),
+    /// A rollout went back to what was before it.
+    #[error("{0}")]
+    WentBack(String),
+    /// A rollout goes on only if a person decides.
+    #[error("{0}")]
+    NeedsAPerson(String),
     /// It takes too long.
     #[error("{0}")]
     TimedOut(String),
@@ -43,6 +49,8 @@ impl CliError {
             Self::Local(_) => 2,
             Self::Unreachable { .. } => 3,
             Self::TimedOut(_) => 6,
+            Self::WentBack(_) => 7,
+            Self::NeedsAPerson(_) => 8,
             Self::Refused(status) => match status.code() {
                 Code::Unavailable | Code::ResourceExhausted => 3,
                 Code::NotFound => 4,
@@ -74,5 +82,7 @@ mod tests {
         assert_eq!(refused(Code::FailedPrecondition), 5);
         assert_eq!(refused(Code::InvalidArgument), 5);
         assert_eq!(refused(Code::DeadlineExceeded), 6);
+        assert_eq!(CliError::WentBack("x".into()).code(), 7);
+        assert_eq!(CliError::NeedsAPerson("x".into()).code(), 8);
     }
 }

@@ -1,4 +1,4 @@
-//! `starling get`: lists of models, versions, nodes and routes.
+//! `starling get`: lists of models, versions, nodes, routes and rollouts.
 
 use clap::{Args, ValueEnum};
 use starling_proto::admin::{ListRequest, Model, Node, Route, Version, WeightedVersion};
@@ -43,6 +43,8 @@ enum Listing {
     Nodes,
     #[value(alias = "route")]
     Routes,
+    #[value(alias = "rollout")]
+    Rollouts,
     #[value(alias = "decision")]
     Decisions,
 }
@@ -80,6 +82,7 @@ pub async fn run(server: &str, args: GetArgs) -> Result<(), CliError> {
                 routes.iter().flat_map(route_rows).collect()
             })
         }
+        Listing::Rollouts => super::rollout::list(server, format, request.model, args.stale).await,
         Listing::Decisions => decisions::run(server, format, request.model, args.decision, args.limit).await,
     }
 }
@@ -148,7 +151,7 @@ fn node_row(node: &Node) -> Vec<String> {
 }
 
 const ROUTE_COLUMNS: &[&str] =
-    &["model", "epoch", "version", "weight", "requests", "errors", "p50", "p99", "at epoch"];
+    &["model", "epoch", "version", "weight", "requests", "errors", "p50", "p99", "at epoch", "owner"];
 
 /// One row for each version that is routed to now or has served before.
 fn route_rows(route: &Route) -> Vec<Vec<String>> {
@@ -168,6 +171,7 @@ fn route_rows(route: &Route) -> Vec<Vec<String>> {
             micros(traffic.latency_p50_us),
             micros(traffic.latency_p99_us),
             traffic.epoch.to_string(),
+            owner(route),
         ]);
         rows.push(row);
     }
@@ -175,13 +179,20 @@ fn route_rows(route: &Route) -> Vec<Vec<String>> {
         if route.traffic.iter().all(|traffic| traffic.version != weighted.version) {
             let mut row = start(&weighted.version);
             row.extend(["0", "0", "-", "-", "-"].map(String::from));
+            row.push(owner(route));
             rows.push(row);
         }
     }
     rows
 }
 
-fn weights(weights: &[WeightedVersion]) -> String {
+/// The rollout that owns the weights.
+fn owner(route: &Route) -> String {
+    if route.owner.is_empty() { "-".to_owned() } else { format!("rollout {}", route.owner) }
+}
+
+/// `v1=90% v2=10%`.
+pub(super) fn weights(weights: &[WeightedVersion]) -> String {
     let shown: Vec<String> = weights
         .iter()
         .map(|weighted| format!("{}={}", weighted.version, percent(weighted.weight_ppm)))
@@ -189,7 +200,8 @@ fn weights(weights: &[WeightedVersion]) -> String {
     shown.join(" ")
 }
 
-fn percent(ppm: u32) -> String {
+/// `12.5%`.
+pub(super) fn percent(ppm: u32) -> String {
     Percent::from_ppm(ppm).map_or_else(|| format!("{ppm} ppm"), |percent| percent.to_string())
 }
 

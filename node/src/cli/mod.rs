@@ -56,9 +56,11 @@ Exit codes:
   1  the answer is no (a verification failed, a prediction failed)
   2  wrong usage, configuration or local file
   3  the node or a quorum cannot be reached; trying again may help
-  4  no such model, version or node
+  4  no such model, version, node or rollout
   5  refused by the cluster
-  6  not finished in time";
+  6  not finished in time
+  7  a rollout was rolled back, aborted or undone
+  8  a rollout is held or paused: a person has to decide";
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
@@ -71,14 +73,14 @@ enum CliCommand {
     Predict(predict::PredictArgs),
     /// Measure how fast a server of the protocol answers, any server
     Bench(Box<bench::BenchArgs>),
-    /// List models, versions, nodes, routes or recent decisions
+    /// List models, versions, nodes, routes, rollouts or recent decisions
     Get(get::GetArgs),
     /// Choose which versions answer
     #[command(subcommand)]
     Route(route::RouteCommand),
-    /// Look at what changes a route over time
+    /// Start, watch and steer rollouts
     #[command(subcommand)]
-    Rollout(rollout::RolloutCommand),
+    Rollout(Box<rollout::RolloutCommand>),
     /// Drain, undrain or remove a node
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -105,7 +107,7 @@ impl Cli {
             CliCommand::Bench(args) => on_runtime(bench::run(&server, *args)),
             CliCommand::Get(args) => on_runtime(get::run(&server, args)),
             CliCommand::Route(command) => on_runtime(route::run(&server, command)),
-            CliCommand::Rollout(command) => on_runtime(rollout::run(&server, command)),
+            CliCommand::Rollout(command) => on_runtime(rollout::run(&server, *command)),
             CliCommand::Node(command) => on_runtime(node::run(&server, command)),
             CliCommand::Cluster(command) => on_runtime(cluster::run(&server, command)),
             CliCommand::Events(args) => on_runtime(events::run(&server, args)),

@@ -49,13 +49,16 @@ pub fn print_document<T: Serialize>(format: OutputFormat, answer: &T) -> Result<
 
 /// Prints columns without lines, as `kubectl` users expect.
 pub fn print_table(columns: &[&str], rows: Vec<Vec<String>>) -> Result<(), CliError> {
+    print_line(&table_lines(columns, rows).join("\n"))
+}
+
+/// The lines of such a table.
+pub fn table_lines(columns: &[&str], rows: Vec<Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| column.to_uppercase()));
     table.add_rows(rows);
-    let lines: Vec<String> =
-        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
-    print_line(&lines.join("\n"))
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect()
 }
 
 /// Prints a line to stdout. A reader that has gone (`| head`) is no error.

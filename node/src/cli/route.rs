@@ -28,7 +28,8 @@ pub struct SetArgs {
     expected_epoch: u64,
 }
 
-fn parse_weight(text: &str) -> Result<(String, Percent), String> {
+/// `VERSION=PERCENT`.
+pub fn parse_weight(text: &str) -> Result<(String, Percent), String> {
     let (version, percent) =
         text.split_once('=').ok_or_else(|| format!("'{text}' is not VERSION=PERCENT, as in v2=100"))?;
     Ok((version.to_owned(), percent.parse()?))

@@ -19,7 +19,7 @@ use super::{CannotStart, grace};
 use crate::config::Settings;
 use crate::data_plane::{self, DataPlane, Forwarding, Port, Wire};
 use crate::ready_file::{self, ReadyFile};
-use crate::servers::{self, Node, Security};
+use crate::servers::{self, Node, PeerRolloutService, Security};
 use crate::telemetry::{Gpus, Metrics};
 
 /// Connections of forwarded predictions that wait for the data plane. Until it
@@ -102,7 +102,8 @@ async fn join(
 ) -> Result<(), Result<ExitCode, CannotStart>> {
     let on_listening = || announcer.announce(false, None);
     let log = log_store_options(&node.settings, &config);
-    let flock = Flock::start_with_log(config, log, peer_service.routes(), on_listening)
+    let peer_routes = peer_service.routes().add_service(PeerRolloutService::server(node.clone()));
+    let flock = Flock::start_with_log(config, log, peer_routes, on_listening)
         .await
         .map_err(|error| Err(CannotStart(error.to_string())))?;
     let node_id = flock.consensus.node_id();

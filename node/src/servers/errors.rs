@@ -58,14 +58,19 @@ pub(super) fn infer_http(error: &InferError) -> (StatusCode, Option<Duration>) {
 fn rejection_status(rejection: &Rejection) -> Status {
     let text = rejection.to_string();
     match rejection {
-        Rejection::UnknownModel(_) | Rejection::UnknownVersion { .. } | Rejection::UnknownNode(_) => {
-            Status::not_found(text)
+        Rejection::UnknownModel(_)
+        | Rejection::UnknownVersion { .. }
+        | Rejection::UnknownNode(_)
+        | Rejection::UnknownRollout(_) => Status::not_found(text),
+        Rejection::LabelTaken { .. } | Rejection::AlreadyFounded(_) | Rejection::RolloutExists { .. } => {
+            Status::already_exists(text)
         }
-        Rejection::LabelTaken { .. } | Rejection::AlreadyFounded(_) => Status::already_exists(text),
-        Rejection::WeightsDoNotSum { .. } | Rejection::VersionNamedTwice { .. } => {
-            Status::invalid_argument(text)
-        }
-        Rejection::EpochMismatch { .. } => Status::aborted(text),
+        Rejection::WeightsDoNotSum { .. }
+        | Rejection::VersionNamedTwice { .. }
+        | Rejection::InvalidRollout { .. }
+        | Rejection::WinnerNeeded(_)
+        | Rejection::NoSuchArm { .. } => Status::invalid_argument(text),
+        Rejection::EpochMismatch { .. } | Rejection::RevisionMismatch { .. } => Status::aborted(text),
         Rejection::LimitReached { .. } => Status::resource_exhausted(text),
         _ => Status::failed_precondition(text),
     }

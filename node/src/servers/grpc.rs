@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use starling_actors::inference::{InferError, Inference};
 use starling_proto::admin::admin_server::AdminServer;
+use starling_proto::admin::rollouts_server::RolloutsServer;
 use starling_proto::inference::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer,
 };
@@ -50,7 +51,9 @@ pub(super) fn routes(node: &Arc<Node>, health: HealthService) -> Routes {
         .send_compressed(CompressionEncoding::Deflate);
     let admin =
         AdminServer::new(AdminService::new(node.clone())).accept_compressed(CompressionEncoding::Gzip);
-    let routes = Routes::new(InKind(inference)).add_service(admin).add_service(health);
+    let rollouts =
+        RolloutsServer::new(AdminService::new(node.clone())).accept_compressed(CompressionEncoding::Gzip);
+    let routes = Routes::new(InKind(inference)).add_service(admin).add_service(rollouts).add_service(health);
     let v1 = reflection().build_v1();
     let v1alpha = reflection().build_v1alpha();
     match (v1, v1alpha) {

@@ -15,6 +15,7 @@ mod security;
 mod unsupported;
 mod words;
 
+pub(crate) use admin::{PeerRolloutService, route_in, route_out};
 pub(crate) use direct::{AnswerBody, DirectPredictions, routed};
 pub(crate) use health::{HealthReporter, follow_readiness, health_service, say_not_serving};
 pub(crate) use node::Node;

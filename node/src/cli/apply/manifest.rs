@@ -13,10 +13,20 @@ use super::super::duration;
 use super::super::percent::Percent;
 use super::super::version_settings::{self, DeviceWord, ModeWord, OversizeWord};
 use super::CliError;
+use super::rollout::{self, RolloutManifest};
 use crate::nearest::did_you_mean;
 
 const API_VERSION: &str = "starling/v1";
+const KINDS: [&str; 2] = ["Model", "Rollout"];
 const WHOLE_PPM: u64 = 1_000_000;
+
+/// One document.
+pub enum Manifest {
+    /// A model.
+    Model(ModelManifest),
+    /// A rollout.
+    Rollout(RolloutManifest),
+}
 
 /// One model, as it should be.
 pub struct ModelManifest {
@@ -132,7 +142,7 @@ enum PercentText {
 
 /// Reads a file, all `.yaml` and `.yml` files of a folder in order of name, or
 /// standard input (`-`).
-pub fn read(path: &Path) -> Result<Vec<ModelManifest>, CliError> {
+pub fn read(path: &Path) -> Result<Vec<Manifest>, CliError> {
     let cannot_read =
         |error: std::io::Error| CliError::Local(format!("{} cannot be read: {error}", path.display()));
     if path == Path::new("-") {
@@ -163,25 +173,60 @@ pub fn read(path: &Path) -> Result<Vec<ModelManifest>, CliError> {
 }
 
 /// Artefact paths are relative to `folder`.
-fn parse(text: &str, file: &Path, folder: &Path) -> Result<Vec<ModelManifest>, CliError> {
+fn parse(text: &str, file: &Path, folder: &Path) -> Result<Vec<Manifest>, CliError> {
     let wrong = |reason: String| CliError::Local(format!("{}: {reason}", file.display()));
-    // The kind is looked at first, so that a manifest of another kind is not
-    // reported as a model with wrong fields.
-    let headers: Vec<serde_json::Value> =
-        serde_saphyr::from_multiple(text).map_err(|error| wrong(error.to_string()))?;
-    for header in &headers {
-        let field = |name: &str| header.get(name).and_then(|value| value.as_str()).unwrap_or("").to_owned();
-        let (api_version, kind) = (field("apiVersion"), field("kind"));
-        if api_version != API_VERSION {
-            return Err(wrong(format!("apiVersion is '{api_version}'; this binary knows '{API_VERSION}'")));
-        }
-        if kind != "Model" {
-            return Err(wrong(format!("kind is '{kind}'; this binary knows 'Model'")));
+    // All kinds are looked at first, so that a manifest of another kind is not
+    // reported as one with wrong fields.
+    let mut documents = Vec::new();
+    for text in split(text) {
+        let document: serde_json::Value =
+            serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if !document.is_null() {
+            check_kind(&document).map_err(&wrong)?;
+            documents.push((text, document));
         }
     }
-    let documents: Vec<Document> =
-        serde_saphyr::from_multiple(text).map_err(|error| wrong(in_words(&error)))?;
-    documents.into_iter().map(|document| check(document, folder, &wrong)).collect()
+    let mut manifests = Vec::with_capacity(documents.len());
+    for (text, document) in documents {
+        if document.get("kind").is_some_and(|kind| kind == "Rollout") {
+            let manifest = rollout::read(&document).map_err(|error| wrong(error.to_string()))?;
+            manifests.push(Manifest::Rollout(manifest));
+            continue;
+        }
+        let document: Document = serde_saphyr::from_str(&text).map_err(|error| wrong(in_words(&error)))?;
+        manifests.push(Manifest::Model(check(document, folder, &wrong)?));
+    }
+    Ok(manifests)
+}
+
+/// The documents of a file, each at the lines where it stands.
+fn split(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for (number, line) in text.lines().enumerate() {
+        let after_marker = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(' '));
+        if let Some(rest) = after_marker {
+            // A marker begins a document, wherever it stands.
+            documents.push(format!("{}{rest}\n", "\n".repeat(number)));
+        } else if let Some(document) = documents.last_mut() {
+            document.push_str(line);
+            document.push('\n');
+        }
+    }
+    documents.retain(|document| !document.trim().is_empty());
+    documents
+}
+
+fn check_kind(document: &serde_json::Value) -> Result<(), String> {
+    let field = |name: &str| document.get(name).and_then(|value| value.as_str()).unwrap_or("").to_owned();
+    let (api_version, kind) = (field("apiVersion"), field("kind"));
+    if api_version != API_VERSION {
+        return Err(format!("apiVersion is '{api_version}'; this binary knows '{API_VERSION}'"));
+    }
+    if !KINDS.contains(&kind.as_str()) {
+        let meant = did_you_mean(&kind, KINDS);
+        return Err(format!("kind is '{kind}'; this binary knows {}{meant}", KINDS.join(" and ")));
+    }
+    Ok(())
 }
 
 fn check(
@@ -273,7 +318,12 @@ mod tests {
     fn parse_with_artefact(text: &str) -> Result<Vec<ModelManifest>, String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.onnx"), b"abc").unwrap();
-        parse(text, Path::new("m.yaml"), folder.path()).map_err(|error| error.to_string())
+        let manifests = parse(text, Path::new("m.yaml"), folder.path()).map_err(|error| error.to_string())?;
+        let model = |manifest| match manifest {
+            Manifest::Model(manifest) => Some(manifest),
+            Manifest::Rollout(_) => None,
+        };
+        Ok(manifests.into_iter().filter_map(model).collect())
     }
 
     fn refusal(text: &str) -> String {
@@ -347,13 +397,36 @@ mod tests {
     }
 
     #[test]
+    fn models_and_rollouts_may_stand_in_one_file_and_mistakes_keep_their_lines() {
+        let model = "apiVersion: starling/v1\nkind: Model\nmetadata: { name: digits }\nspec:\n  versions:\n    v1: { artefact: a.onnx }\n";
+        let rollout = "apiVersion: starling/v1\nkind: Rollout\nmetadata: { name: r }\nspec: { model: digits, to: v2, strategy: { shadow: {} } }\n";
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.onnx"), b"abc").unwrap();
+        let text = format!("---\n{model}---\n{rollout}--- # the last\n{model}");
+        let manifests = parse(&text, Path::new("m.yaml"), folder.path()).unwrap();
+        let kinds: Vec<&str> = manifests
+            .iter()
+            .map(|manifest| match manifest {
+                Manifest::Model(_) => "model",
+                Manifest::Rollout(_) => "rollout",
+            })
+            .collect();
+        assert_eq!(kinds, ["model", "rollout", "model"]);
+        let reason = refusal(&format!("{rollout}---\n{}", model.replace("artefact", "artifact")));
+        assert!(reason.contains("line 10"), "{reason}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let with = |spec: &str| {
             format!("apiVersion: starling/v1\nkind: Model\nmetadata: {{ name: digits }}\nspec:\n{spec}")
         };
         let cases = [
             ("apiVersion: v1\nkind: Model\n", "apiVersion is 'v1'"),
-            ("apiVersion: starling/v1\nkind: Rollout\n", "kind is 'Rollout'"),
+            (
+                "apiVersion: starling/v1\nkind: Rolout\n",
+                "kind is 'Rolout'; this binary knows Model and Rollout; did you mean 'Rollout'?",
+            ),
             (&with("  versions: { v1: { artefact: a.onnx } }\n  route: { v1: 90% }\n"), "sum to 90%"),
             (&with("  versions: { v1: { artefact: missing.onnx } }\n"), "missing.onnx cannot be read"),
             (&with("  versions: { v1: { artefact: a.onnx, batchin: {} } }\n"), "unknown field `batchin`"),

@@ -2,17 +2,24 @@
 //! applying the same file twice changes nothing.
 
 mod carry_out;
+mod comparison;
+mod conditions;
 mod diff;
+mod fields;
 mod manifest;
 mod plan;
+mod rollout;
+mod rollouts;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use starling_proto::admin::{ListRequest, Model};
 
-use self::manifest::ModelManifest;
+use self::manifest::{Manifest, ModelManifest};
+use self::rollout::RolloutManifest;
+pub(super) use self::rollouts::{dry_run as dry_run_rollouts, start as start_rollout};
 use super::connection::admin;
 use super::{CliError, output};
 
@@ -34,20 +41,44 @@ pub struct ApplyArgs {
     timeout: u64,
 }
 
+/// The rollouts of manifests, with a complaint about anything else.
+pub(super) fn read_rollouts(path: &Path) -> Result<Vec<RolloutManifest>, CliError> {
+    let mut rollouts = Vec::new();
+    for manifest in manifest::read(path)? {
+        match manifest {
+            Manifest::Rollout(rollout) => rollouts.push(rollout),
+            Manifest::Model(model) => {
+                return Err(CliError::Local(format!(
+                    "{}: model '{}' is no rollout; `starling apply -f` takes both",
+                    path.display(),
+                    model.name
+                )));
+            }
+        }
+    }
+    Ok(rollouts)
+}
+
 /// Reads all manifests before it changes anything.
 pub async fn run(server: &str, args: ApplyArgs) -> Result<(), CliError> {
-    let mut manifests: Vec<ModelManifest> = Vec::new();
+    let mut models: Vec<ModelManifest> = Vec::new();
+    let mut rollouts: Vec<RolloutManifest> = Vec::new();
     for path in &args.filename {
-        manifests.extend(manifest::read(path)?);
+        for manifest in manifest::read(path)? {
+            match manifest {
+                Manifest::Model(model) => models.push(model),
+                Manifest::Rollout(rollout) => rollouts.push(rollout),
+            }
+        }
     }
-    if manifests.is_empty() {
+    if models.is_empty() && rollouts.is_empty() {
         return Err(CliError::Local(
-            "no manifest was found; a manifest is a .yaml file with `kind: Model`".into(),
+            "no manifest was found; a manifest is a .yaml file with `kind: Model` or `kind: Rollout`".into(),
         ));
     }
     let mut client = admin(server).await?;
-    let mut plans = Vec::with_capacity(manifests.len());
-    for manifest in manifests {
+    let mut plans = Vec::with_capacity(models.len());
+    for manifest in models {
         let current = current_model(&mut client, &manifest.name).await?;
         let plan =
             plan::plan(&manifest, current.as_ref()).map_err(|error| CliError::Local(error.to_string()))?;
@@ -57,13 +88,14 @@ pub async fn run(server: &str, args: ApplyArgs) -> Result<(), CliError> {
         for (manifest, current, plan) in &plans {
             output::print_line(&diff::render(manifest, current.as_ref(), plan))?;
         }
-        return Ok(());
+        return rollouts::dry_run(server, &rollouts).await;
     }
     for (manifest, _, plan) in &plans {
         carry_out::carry_out(&mut client, manifest, plan, args.wait, Duration::from_secs(args.timeout))
             .await?;
     }
-    Ok(())
+    // After the models: a rollout may need what they have just brought.
+    rollouts::carry_out(server, &rollouts, Duration::from_secs(args.timeout)).await
 }
 
 /// Unknown to the cluster: none.

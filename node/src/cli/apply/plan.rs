@@ -47,6 +47,16 @@ pub enum PlanError {
         /// Bytes, or settings and which.
         what: String,
     },
+    /// A rollout decides over the weights.
+    #[error(
+        "the weights of model '{model}' belong to rollout '{rollout}' until it is over; `starling rollout status {rollout}` shows it, `starling rollout abort {rollout}` ends it"
+    )]
+    RouteOwned {
+        /// The model.
+        model: String,
+        /// Who owns them.
+        rollout: String,
+    },
     /// The route names what is neither in the manifest nor in the cluster.
     #[error(
         "the route of model '{model}' names version '{version}', which neither the manifest nor the cluster has"
@@ -87,6 +97,10 @@ pub fn plan(manifest: &ModelManifest, current: Option<&Model>) -> Result<Plan, P
         }
         let current_weights = current.and_then(|model| model.route.as_ref()).map(|route| &route.weights[..]);
         if !same_weights(route, current_weights.unwrap_or_default()) {
+            let owner = current.and_then(|model| model.route.as_ref()).map(|route| route.owner.clone());
+            if let Some(rollout) = owner.filter(|owner| !owner.is_empty()) {
+                return Err(PlanError::RouteOwned { model: manifest.name.clone(), rollout });
+            }
             steps.push(Step::SetRoute(route.clone()));
         }
     }
@@ -224,6 +238,19 @@ mod tests {
         let plan = plan(&after, Some(&applied(&before))).unwrap();
         assert_eq!(plan.kept, ["v1"]);
         assert_eq!(plan.steps.len(), 2);
+    }
+
+    #[test]
+    fn weights_that_a_rollout_owns_are_refused_before_anything_is_pushed() {
+        let before = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        let mut current = applied(&before);
+        current.route.as_mut().unwrap().owner = "digits-v2".to_owned();
+        assert_eq!(plan(&before, Some(&current)).unwrap(), Plan::default());
+        let after = manifest(vec![desired("v3", b"3")], &[("v3", "100%")], 0);
+        assert_eq!(
+            plan(&after, Some(&current)).unwrap_err().to_string(),
+            "the weights of model 'digits' belong to rollout 'digits-v2' until it is over; `starling rollout status digits-v2` shows it, `starling rollout abort digits-v2` ends it"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use starling_proto::admin::{
 use starling_raft::consensus::{AppliedState, RaftStatus};
 use starling_raft::gossip::LivePeers;
 use starling_raft::state::models::{DeviceKind, InstanceMode, Oversize, TensorSpec, VersionSettings};
-use starling_raft::state::{Member, Model, Phase, Rejection, State, Version};
+use starling_raft::state::{Member, Model, Phase, Rejection, Route, State, Version};
 use tonic::Status;
 
 use super::{invalid, route_out};
@@ -21,7 +21,7 @@ use crate::servers::Node;
 use crate::servers::errors::{infer_status, propose_status, read_status};
 use crate::servers::node::Running;
 
-async fn state(running: &Running, stale: bool, timeout: Duration) -> Result<AppliedState, Status> {
+pub(super) async fn state(running: &Running, stale: bool, timeout: Duration) -> Result<AppliedState, Status> {
     if stale {
         return Ok(running.consensus.applied());
     }
@@ -53,7 +53,11 @@ pub(super) async fn models(
             replicas: model.replicas,
             versions: model.versions.values().map(|version| version_wire(running, model, version)).collect(),
             created_at_index: model.id,
-            route: applied.state.routes.get(model.name.as_str()).map(|route| route_out::route(model, route)),
+            route: applied
+                .state
+                .routes
+                .get(model.name.as_str())
+                .map(|route| route_wire(&applied.state, model, route)),
         })
         .collect();
     Ok(ListModelsResponse { models, applied_index: applied.index.get() })
@@ -85,7 +89,7 @@ pub(super) async fn routes(
         let routes = models
             .into_iter()
             .filter_map(|model| Some((model, applied.state.routes.get(model.name.as_str())?)))
-            .map(|(model, route)| route_out::route(model, route))
+            .map(|(model, route)| route_wire(&applied.state, model, route))
             .collect();
         return Ok(ListRoutesResponse { routes, applied_index: applied.index.get() });
     }
@@ -101,6 +105,7 @@ pub(super) async fn routes(
             let RouteWire { rules, shadows, .. } = route_out::route(model, route);
             (wire.rules, wire.shadows) = (rules, shadows);
         }
+        wire.owner = owner(&applied.state, &wire.model);
     }
     Ok(ListRoutesResponse { routes, applied_index: applied.index.get() })
 }
@@ -141,6 +146,16 @@ fn node_wire(member: &Member, status: &RaftStatus, live: &LivePeers) -> NodeWire
         starling_version: member.starling_version.clone(),
         applied_index: seen.map_or(0, |peer| peer.applied_index),
     }
+}
+
+/// The rollout that owns a model's weights; empty: nobody does.
+fn owner(state: &State, model: &str) -> String {
+    let owner = model.parse().ok().and_then(|model| state.rollouts.owner_of(&model));
+    owner.map(|rollout| rollout.name.to_string()).unwrap_or_default()
+}
+
+fn route_wire(state: &State, model: &Model, route: &Route) -> RouteWire {
+    RouteWire { owner: owner(state, model.name.as_str()), ..route_out::route(model, route) }
 }
 
 fn version_wire(running: &Running, model: &Model, version: &Version) -> VersionWire {

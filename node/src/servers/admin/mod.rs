@@ -6,8 +6,9 @@ mod decisions;
 mod events;
 mod lists;
 mod push;
-pub(in crate::servers) mod route_in;
-pub(in crate::servers) mod route_out;
+mod rollouts;
+pub(crate) mod route_in;
+pub(crate) mod route_out;
 mod shadows;
 mod writes;
 
@@ -25,6 +26,8 @@ use uuid::Uuid;
 
 use super::errors::infer_status;
 use super::{Node, words};
+
+pub(crate) use rollouts::PeerRolloutService;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]

@@ -45,10 +45,7 @@ fn shadow(path: &str, wire: &RouteShadow) -> Result<Shadow<VersionRef>, Status> 
 }
 
 /// Conditions that must all hold; `path` is where they stand in the request.
-pub(in crate::servers) fn conditions(
-    path: &str,
-    wire: &[RequestCondition],
-) -> Result<Vec<Condition>, Status> {
+pub(crate) fn conditions(path: &str, wire: &[RequestCondition]) -> Result<Vec<Condition>, Status> {
     each(path, wire, |path, condition| {
         let attribute = attribute(path, condition.attribute.as_ref())?;
         let test = test(path, condition.test.as_ref())?;
@@ -100,10 +97,7 @@ fn test(path: &str, wire: Option<&TestWire>) -> Result<Test, Status> {
 }
 
 /// What counts as agreement; absent: the same class in each row.
-pub(in crate::servers) fn comparison(
-    path: &str,
-    wire: Option<&AnswerComparison>,
-) -> Result<Comparison, Status> {
+pub(crate) fn comparison(path: &str, wire: Option<&AnswerComparison>) -> Result<Comparison, Status> {
     let Some(wire) = wire else {
         return Ok(Comparison { outputs: Vec::new(), others: Agreement::TopOne });
     };

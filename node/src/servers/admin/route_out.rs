@@ -13,10 +13,7 @@ use starling_raft::state::{Model, Ordinal, Route};
 
 /// A route without traffic, its versions by label.
 pub(super) fn route(model: &Model, route: &Route) -> RouteWire {
-    let label = |ordinal: Ordinal| match model.versions.get(&ordinal) {
-        Some(version) => version.label.to_string(),
-        None => ordinal.to_string(),
-    };
+    let label = |ordinal| label(model, ordinal);
     let weights = route
         .weights
         .iter()
@@ -29,6 +26,11 @@ pub(super) fn route(model: &Model, route: &Route) -> RouteWire {
         shadows: route.shadows.iter().map(|one| shadow(one, label(one.version))).collect(),
         ..RouteWire::default()
     }
+}
+
+/// A version's label; of one that is gone, its ordinal.
+pub(super) fn label(model: &Model, ordinal: Ordinal) -> String {
+    model.versions.get(&ordinal).map_or_else(|| ordinal.to_string(), |version| version.label.to_string())
 }
 
 pub(super) fn rule<V>(rule: &Rule<V>, version: String) -> RouteRule {
@@ -50,7 +52,7 @@ pub(super) fn shadow<V>(shadow: &Shadow<V>, version: String) -> RouteShadow {
 }
 
 /// Conditions, in their order.
-pub(in crate::servers) fn conditions(conditions: &[Condition]) -> Vec<RequestCondition> {
+pub(crate) fn conditions(conditions: &[Condition]) -> Vec<RequestCondition> {
     let wire = |condition: &Condition| RequestCondition {
         attribute: Some(match &condition.attribute {
             Attribute::Parameter(name) => AttributeWire::Parameter(name.clone()),
@@ -66,7 +68,7 @@ pub(in crate::servers) fn conditions(conditions: &[Condition]) -> Vec<RequestCon
 }
 
 /// What counts as agreement.
-pub(in crate::servers) fn comparison(comparison: &Comparison) -> AnswerComparison {
+pub(crate) fn comparison(comparison: &Comparison) -> AnswerComparison {
     let outputs = comparison
         .outputs
         .iter()

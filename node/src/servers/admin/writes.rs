@@ -11,6 +11,7 @@ use starling_raft::state::{
 use tonic::{Response, Status};
 
 use super::{AdminService, Caller, invalid, request_id, route_in};
+use crate::servers::Node;
 use crate::servers::errors::propose_status;
 
 /// A command, and the id under which a retry finds its answer.
@@ -21,7 +22,7 @@ pub(super) struct Write {
 }
 
 impl Write {
-    fn new(id: &str, command: Command) -> Result<Self, Status> {
+    pub(super) fn new(id: &str, command: Command) -> Result<Self, Status> {
         Ok(Self { request_id: request_id(id)?, command })
     }
 }
@@ -34,20 +35,20 @@ impl AdminService {
     ) -> Result<Response<WriteResponse>, Status> {
         let node = self.node.clone();
         let timeout = caller.timeout;
-        let call = async move {
-            let consensus = &node.running()?.consensus;
-            let Write { request_id, command } = write;
-            let accepted = consensus
-                .propose(&caller.principal, request_id, command, timeout)
-                .await
-                .map_err(|error| propose_status(&error))?;
-            Ok(answer(&accepted))
-        };
+        let call = async move { Ok(answer(&propose(&node, &caller, write).await?)) };
         self.on_control(timeout, call).await
     }
 }
 
-fn answer(accepted: &Accepted) -> WriteResponse {
+/// Proposes, and waits until it is decided.
+pub(super) async fn propose(node: &Node, caller: &Caller, write: Write) -> Result<Accepted, Status> {
+    let Write { request_id, command } = write;
+    let consensus = &node.running()?.consensus;
+    let proposed = consensus.propose(&caller.principal, request_id, command, caller.timeout).await;
+    proposed.map_err(|error| propose_status(&error))
+}
+
+pub(super) fn answer(accepted: &Accepted) -> WriteResponse {
     WriteResponse { log_index: accepted.log_index.get(), changed: accepted.changed }
 }
 
