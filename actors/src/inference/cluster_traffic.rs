@@ -88,6 +88,24 @@ impl ClusterTraffic {
         }
     }
 
+    /// What all nodes counted of the models that are wanted, together.
+    pub fn counts_of(&self, wanted: impl Fn(u64) -> bool) -> ClusterCounts {
+        let mut counts = ClusterCounts::default();
+        for (node_id, known) in &self.by_node {
+            counts.reported_by.push(*node_id);
+            for ledgers in [&known.earlier_boots, &known.current] {
+                let of_wanted = |key: &CellKey| wanted(key.version.model_id);
+                for (key, cell) in ledgers.requests.cells().filter(|(key, _)| of_wanted(key)) {
+                    counts.requests.entry(*key).or_default().merge(cell);
+                }
+                for (key, cell) in ledgers.shadows.cells().filter(|(key, _)| of_wanted(key)) {
+                    counts.shadows.entry(*key).or_default().merge(cell);
+                }
+            }
+        }
+        counts
+    }
+
     /// One report per node, all its boots together.
     pub fn to_wire(&self) -> Vec<TrafficReport> {
         let to_wire = |(node_id, known): (&NodeId, &NodeTraffic)| {
@@ -103,6 +121,17 @@ impl ClusterTraffic {
         };
         self.by_node.iter().map(to_wire).collect()
     }
+}
+
+/// What all nodes counted of some models.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterCounts {
+    /// Requests, by the version that answered.
+    pub requests: BTreeMap<CellKey, Cell>,
+    /// Copies, by the shadow's version.
+    pub shadows: BTreeMap<CellKey, ShadowCell>,
+    /// Whose counts are in here, in order.
+    pub reported_by: Vec<NodeId>,
 }
 
 /// What the nodes counted, together.

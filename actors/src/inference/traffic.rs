@@ -3,7 +3,9 @@
 //!
 //! Threads count into shards; reading drains the shards into one ledger. The
 //! ledger is bounded: of each model the newest [`EPOCHS_KEPT_MAX`] epochs stand
-//! by themselves, older ones are folded into one cell per version.
+//! by themselves. Older ones of a rollout's present stage are folded into the
+//! epoch that began it, so that its gates lose nothing; all others into one cell
+//! per version.
 
 use std::cell::Cell as ThreadCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,13 +21,20 @@ use super::routing_table::VersionId;
 
 /// Epochs of one model that are told apart.
 pub const EPOCHS_KEPT_MAX: usize = 8;
-/// Cells of one ledger. What would be more is counted as dropped.
-pub const CELLS_MAX: usize = 4_096;
+/// Epochs of one model that are told apart where the lives of a node are added up:
+/// more than one life can have.
+const EPOCHS_ADDED_UP_MAX: usize = 4 * EPOCHS_KEPT_MAX;
+/// Cells of one ledger: a thousand rollouts, each with a few versions at a few
+/// epochs. What would be more is counted as dropped.
+pub const CELLS_MAX: usize = 16_384;
 /// Stands for all epochs older than those that are told apart, and for requests
 /// to a model without a route.
 pub const OLDER_EPOCHS: u64 = 0;
 
 const SHARDS: usize = 16;
+
+/// By a model's id, the epoch that began the present stage of its rollout.
+pub type StageStarts = HashMap<u64, u64>;
 
 /// What is counted by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,7 +138,7 @@ impl<C: Counts> Ledger<C> {
             }
             self.cells.entry(key).or_default().merge(&cell);
         }
-        self.fold_old_epochs();
+        self.fold(EPOCHS_ADDED_UP_MAX, &StageStarts::new());
     }
 
     /// The cell to count in; `None`: there is no room for one more.
@@ -141,27 +150,34 @@ impl<C: Counts> Ledger<C> {
         Some(self.cells.entry(key).or_default())
     }
 
-    /// Of each model the newest epochs stay by themselves.
-    pub fn fold_old_epochs(&mut self) {
+    /// Of each model the newest epochs stay by themselves, and so does what came
+    /// before the present stage of its rollout.
+    pub fn fold_old_epochs(&mut self, stages: &StageStarts) {
+        self.fold(EPOCHS_KEPT_MAX, stages);
+    }
+
+    fn fold(&mut self, kept_max: usize, stages: &StageStarts) {
         let mut epochs: HashMap<u64, BTreeSet<u64>> = HashMap::new();
         for key in self.cells.keys().filter(|key| key.epoch != OLDER_EPOCHS) {
             epochs.entry(key.version.model_id).or_default().insert(key.epoch);
         }
-        epochs.retain(|_, epochs| epochs.len() > EPOCHS_KEPT_MAX);
+        epochs.retain(|_, epochs| epochs.len() > kept_max);
         if epochs.is_empty() {
             return;
         }
-        for (model_id, epochs) in epochs {
-            let oldest_kept = epochs.iter().rev().nth(EPOCHS_KEPT_MAX - 1).copied().unwrap_or(OLDER_EPOCHS);
-            let is_old = |key: &CellKey| {
-                key.version.model_id == model_id && key.epoch != OLDER_EPOCHS && key.epoch < oldest_kept
-            };
-            let old: Vec<CellKey> = self.cells.keys().copied().filter(is_old).collect();
-            for key in old {
-                if let Some(cell) = self.cells.remove(&key) {
-                    let folded = CellKey { epoch: OLDER_EPOCHS, ..key };
-                    self.cells.entry(folded).or_default().merge(&cell);
-                }
+        let mut into: Vec<(CellKey, u64)> = Vec::new();
+        for key in self.cells.keys().filter(|key| key.epoch != OLDER_EPOCHS) {
+            let Some(epochs) = epochs.get(&key.version.model_id) else { continue };
+            let oldest_kept = epochs.iter().rev().nth(kept_max - 1).copied().unwrap_or(OLDER_EPOCHS);
+            let stage = stages.get(&key.version.model_id).copied().filter(|stage| key.epoch >= *stage);
+            let target = stage.unwrap_or(OLDER_EPOCHS);
+            if key.epoch < oldest_kept && key.epoch != target {
+                into.push((*key, target));
+            }
+        }
+        for (key, epoch) in into {
+            if let Some(cell) = self.cells.remove(&key) {
+                self.cells.entry(CellKey { epoch, ..key }).or_default().merge(&cell);
             }
         }
     }
@@ -233,11 +249,18 @@ impl TrafficRecorder {
 
     /// Everything since the start, without models that are gone.
     pub fn read(&self, exists: impl Fn(u64) -> bool) -> Ledger {
+        self.read_by_stage(exists, &StageStarts::new())
+    }
+
+    /// The same, with what belongs to the present stages of rollouts kept apart
+    /// from what came before them.
+    pub fn read_by_stage(&self, exists: impl Fn(u64) -> bool, stages: &StageStarts) -> Ledger {
         let drained: Vec<_> = self.shards.iter().map(|shard| std::mem::take(&mut *lock(shard))).collect();
         let mut ledger = lock(&self.ledger);
         for cells in drained {
             ledger.absorb(cells);
         }
+        ledger.fold_old_epochs(stages);
         ledger.dropped = ledger.dropped.saturating_add(self.dropped.swap(0, Ordering::Relaxed));
         ledger.retain_models(exists);
         ledger.clone()
@@ -329,6 +352,20 @@ mod tests {
         let epochs: Vec<u64> = ledger.cells().map(|(key, _)| key.epoch).collect();
         assert_eq!(epochs, [0, 13, 14, 15, 16, 17, 18, 19, 20]);
         assert_eq!(ledger.cells().map(|(_, cell)| cell.requests).sum::<u64>(), 20);
+    }
+
+    #[test]
+    fn what_belongs_to_the_present_stage_of_a_rollout_is_folded_into_its_first_epoch() {
+        let recorder = TrafficRecorder::default();
+        let stages = StageStarts::from([(1, 5)]);
+        for epoch in 1..=20 {
+            recorder.record(key(1, 1, epoch), Ending::Answered(Duration::from_micros(epoch)));
+            recorder.read_by_stage(everything, &stages);
+        }
+        let ledger = Ledger::<Cell>::from_wire(&recorder.read_by_stage(everything, &stages).to_wire());
+        let counts: Vec<_> = ledger.cells().map(|(key, cell)| (key.epoch, cell.requests)).collect();
+        assert_eq!(counts[..3], [(0, 4), (5, 8), (13, 1)]);
+        assert_eq!(counts.len(), 10);
     }
 
     #[test]

@@ -10,19 +10,22 @@ use starling_proto::peer::peer_inference_client::PeerInferenceClient;
 use starling_proto::peer::{ClusterTrafficRequest, TrafficReport};
 use starling_raft::consensus::Consensus;
 use starling_raft::peers::Peers;
-use starling_raft::state::NodeId;
+use starling_raft::state::{NodeId, Rollout, State};
 use tokio::time::Instant;
 
 use super::InferError;
-use super::cluster_traffic::{ClusterTraffic, NODES_MAX};
+use super::cluster_traffic::{ClusterCounts, ClusterTraffic, NODES_MAX};
 use super::routing_feed::RoutingFeed;
 use super::shadowing::cells::ShadowRecorder;
-use super::traffic::TrafficRecorder;
+use super::traffic::{StageStarts, TrafficRecorder};
+use crate::rollout::measures::stage_began;
 
 /// Largest report, and largest answer with the reports of all nodes.
 pub const REPORT_BYTES_MAX: usize = 64 << 20;
 
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// This node's own counts are read anew for a look after so long.
+const OWN_COUNTS_MAX_AGE: Duration = Duration::from_millis(100);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Counts of this node and, while it leads, of all.
@@ -85,11 +88,12 @@ impl TrafficExchange {
 
     fn own_report(&self) -> TrafficReport {
         let models = self.model_ids();
+        let stages = stage_starts(&self.consensus.applied().state);
         TrafficReport {
             node_id: self.consensus.node_id().get(),
             boot: u64::from(self.consensus.boot()),
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
-            cells: self.recorder.read(|model_id| models.contains(&model_id)).to_wire(),
+            cells: self.recorder.read_by_stage(|model_id| models.contains(&model_id), &stages).to_wire(),
             shadows: self.shadows.read(|model_id| models.contains(&model_id)).to_wire(),
         }
     }
@@ -109,6 +113,17 @@ impl TrafficExchange {
     pub fn heard_within(&self, node_id: NodeId, window: Duration) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.get(&node_id).is_some_and(|at| at.elapsed() <= window)
+    }
+
+    /// What all nodes counted of the models that are wanted, if this node leads.
+    pub fn counts_of(&self, wanted: impl Fn(u64) -> bool) -> Option<ClusterCounts> {
+        if !self.consensus.status().is_leader {
+            return None;
+        }
+        if !self.heard_within(self.consensus.node_id(), OWN_COUNTS_MAX_AGE) {
+            self.accept(&self.own_report());
+        }
+        Some(self.cluster.lock().unwrap_or_else(PoisonError::into_inner).counts_of(wanted))
     }
 
     /// What all nodes have reported, if this node leads.
@@ -165,4 +180,13 @@ impl TrafficExchange {
     fn model_ids(&self) -> HashSet<u64> {
         self.routing.table().models().map(|model| model.model.id).collect()
     }
+}
+
+/// Where the present stage of each rollout began.
+fn stage_starts(state: &State) -> StageStarts {
+    let start = |rollout: &Arc<Rollout>| {
+        let model = state.models.get(rollout.spec.model.as_str())?;
+        Some((model.id, stage_began(rollout)))
+    };
+    state.rollouts.active().filter_map(start).collect()
 }

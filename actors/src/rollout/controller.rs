@@ -5,7 +5,7 @@
 //! Each command names the revision that was looked at, so a step happens once,
 //! whoever leads and whenever a leader dies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,17 @@ use starling_raft::consensus::{AppliedState, Consensus, ProposeError};
 use starling_raft::peers::Peers;
 use starling_raft::state::rollouts::RolloutSpec;
 use starling_raft::state::{
-    Command, EntryContext, LogIndex, NodeId, Principal, Rejection, RequestId, RolloutCommand, RolloutName,
-    State, VersionRef, WallTime,
+    Command, EntryContext, LogIndex, NodeId, Principal, Rejection, RequestId, Rollout, RolloutCommand,
+    RolloutName, State, VersionRef, WallTime,
 };
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::describe::{describe, gate_reports};
-use super::measures::Traffic;
+use super::measures::{CopyCounts, Traffic};
 use super::presence::Presence;
 use super::report::{DryRun, RolloutReport};
 use super::rounds::{Looked, Rounds, View};
-use crate::inference::cluster_traffic::merged;
 use crate::inference::readiness::ReadinessBoard;
 use crate::inference::traffic_report::TrafficExchange;
 
@@ -118,13 +117,15 @@ impl RolloutController {
         next.map_or(LOOK_AGAIN, |next| next.saturating_duration_since(now)).min(LOOK_AGAIN)
     }
 
-    fn look(
-        &self,
-        applied: &AppliedState,
-        due: &[Arc<starling_raft::state::Rollout>],
-        at: Instant,
-    ) -> Vec<RolloutCommand> {
-        let Some((traffic, _)) = self.traffic() else { return Vec::new() };
+    fn look(&self, applied: &AppliedState, due: &[Arc<Rollout>], at: Instant) -> Vec<RolloutCommand> {
+        let models: HashSet<u64> = due
+            .iter()
+            .filter_map(|rollout| applied.state.models.get(rollout.spec.model.as_str()))
+            .map(|model| model.id)
+            .collect();
+        let Some((traffic, _)) = self.traffic(|model_id| models.contains(&model_id)) else {
+            return Vec::new();
+        };
         let mut rounds = lock(&self.rounds);
         rounds.retain_active(&applied.state);
         let looked = self.with_view(&applied.state, &traffic, at, |view| rounds.look(view, due, at));
@@ -162,13 +163,12 @@ impl RolloutController {
         live.iter().filter(is_unheard).copied().collect()
     }
 
-    /// What all nodes counted, and which they are; `None`: this node does not lead.
-    fn traffic(&self) -> Option<(Traffic, Vec<NodeId>)> {
-        let reports = self.traffic.reports().ok()?;
-        let mut reported_by: Vec<NodeId> = reports.iter().map(|report| NodeId::new(report.node_id)).collect();
-        reported_by.sort_unstable();
-        let traffic = Traffic { requests: merged(&reports), copies: BTreeMap::new() };
-        Some((traffic, reported_by))
+    /// What all nodes counted of some models, and which nodes they are; `None`:
+    /// this node does not lead.
+    fn traffic(&self, wanted: impl Fn(u64) -> bool) -> Option<(Traffic, Vec<NodeId>)> {
+        let counts = self.traffic.counts_of(wanted)?;
+        let copies = counts.shadows.iter().map(|(key, cell)| (*key, CopyCounts::from(cell))).collect();
+        Some((Traffic { requests: counts.requests, copies }, counts.reported_by))
     }
 
     async fn propose_all(&self, commands: Vec<RolloutCommand>) {
@@ -194,10 +194,10 @@ impl RolloutController {
     /// How a rollout stands; `None`: this node does not lead, or knows no rollout
     /// of that name. Answers at once from memory.
     pub fn report(&self, name: &str) -> Option<RolloutReport> {
-        let (traffic, reported_by) = self.traffic()?;
         let state = self.consensus.applied().state;
         let rollout = state.rollouts.get(name)?;
         let model = state.models.get(rollout.spec.model.as_str())?;
+        let (traffic, reported_by) = self.traffic(|model_id| model_id == model.id)?;
         let at = Instant::now();
         let looked = self.with_view(&state, &traffic, at, |view| lock(&self.rounds).glance(view, rollout))?;
         let Looked { rollout, measures, plan } = looked;
@@ -207,13 +207,16 @@ impl RolloutController {
     /// What this plan would do, given what the cluster has counted so far. Changes
     /// nothing. Refused as its start would be.
     pub fn dry_run(&self, name: &RolloutName, spec: &RolloutSpec<VersionRef>) -> Result<DryRun, DryRunError> {
-        let (traffic, _) = self.traffic().ok_or(DryRunError::NotLeading)?;
+        if !self.consensus.status().is_leader {
+            return Err(DryRunError::NotLeading);
+        }
         let applied = self.consensus.applied();
         let state = started(&applied, name, spec).map_err(DryRunError::Refused)?;
         let started = state.rollouts.get(name.as_str());
         let model = state.models.get(spec.model.as_str());
         let refused = || DryRunError::Refused(Rejection::UnknownModel(spec.model.clone()));
         let (rollout, model) = started.zip(model).ok_or_else(refused)?;
+        let (traffic, _) = self.traffic(|model_id| model_id == model.id).ok_or(DryRunError::NotLeading)?;
         let traffic = traffic.as_if_in_stage(model.id, rollout);
         let at = Instant::now();
         let looked = self.with_view(&state, &traffic, at, |view| view.look(rollout, &Default::default()));

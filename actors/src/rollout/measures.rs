@@ -15,6 +15,7 @@ use starling_statistics::sums::{ArmSums, Moments, Stratum};
 
 use crate::inference::latency_sketch::LatencySketch;
 use crate::inference::routing_table::VersionId;
+use crate::inference::shadowing::cells::ShadowCell;
 use crate::inference::traffic::{Cell, CellKey};
 
 /// What became of a shadow's copies at one epoch, or at several together.
@@ -43,6 +44,19 @@ impl CopyCounts {
         self.dropped = self.dropped.saturating_add(other.dropped);
         self.latency.merge(&other.latency);
         self.live_latency.merge(&other.live_latency);
+    }
+}
+
+impl From<&ShadowCell> for CopyCounts {
+    fn from(cell: &ShadowCell) -> Self {
+        Self {
+            compared: cell.compared,
+            agreed: cell.agreed,
+            errors: cell.errors,
+            dropped: cell.dropped_copies(),
+            latency: cell.latency.clone(),
+            live_latency: cell.live_latency.clone(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use starling_raft::state::Ordinal;
 use super::comparison::OutputVerdict;
 use crate::inference::latency_sketch::LatencySketch;
 use crate::inference::routing_table::VersionId;
-use crate::inference::traffic::{CellKey, Counts, Ledger};
+use crate::inference::traffic::{CellKey, Counts, Ledger, StageStarts};
 
 /// Outputs of one shadow that are counted by themselves; further ones are counted
 /// together under [`FURTHER_OUTPUTS`].
@@ -274,7 +274,7 @@ impl ShadowRecorder {
                 cell.dropped(reason, copies);
             }
         }
-        ledger.fold_old_epochs();
+        ledger.fold_old_epochs(&StageStarts::new());
         ledger.retain_models(exists);
         ledger.clone()
     }
