@@ -9,6 +9,7 @@ const PROTO_FILES: &[&str] = &[
     "inference/grpc_service.proto",
     "starling/admin/v1/admin.proto",
     "starling/admin/v1/rollouts.proto",
+    "starling/feedback/v1/feedback.proto",
     "starling/peer/v1/raft.proto",
     "starling/peer/v1/membership.proto",
     "starling/peer/v1/artefacts.proto",
@@ -39,6 +40,7 @@ const ALTERNATIVES: &[&str] = &[
     "RolloutReward.kind",
     "BanditStrategy.policy",
     "RolloutGate.test",
+    "starling/peer/v1/feedback.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -21,6 +21,11 @@ mod starling {
             tonic::include_proto!("starling.admin.v1");
         }
     }
+    pub mod feedback {
+        pub mod v1 {
+            tonic::include_proto!("starling.feedback.v1");
+        }
+    }
     pub mod peer {
         pub mod v1 {
             tonic::include_proto!("starling.peer.v1");
@@ -30,6 +35,8 @@ mod starling {
 
 /// What people ask of a cluster.
 pub use starling::admin::v1 as admin;
+/// What became known later about predictions.
+pub use starling::feedback::v1 as feedback;
 /// What nodes say to each other.
 pub use starling::peer::v1 as peer;
 
