@@ -14,6 +14,7 @@ const PROTO_FILES: &[&str] = &[
     "starling/peer/v1/membership.proto",
     "starling/peer/v1/artefacts.proto",
     "starling/peer/v1/inference.proto",
+    "starling/peer/v1/feedback.proto",
     "starling/peer/v1/rollouts.proto",
 ];
 
@@ -40,7 +41,6 @@ const ALTERNATIVES: &[&str] = &[
     "RolloutReward.kind",
     "BanditStrategy.policy",
     "RolloutGate.test",
-    "starling/peer/v1/feedback.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod data_plane;
 mod exit;
+mod feedback_json;
 mod nearest;
 mod ready_file;
 mod rollout_wire;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use starling_raft::state::rollouts::learning::SUMS_PER_DELTA_MAX;
 use starling_raft::state::{Epoch, LogIndex, Ordinal};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::item::Feedback;
 
 /// Cells of one delta: an entry of the log stays below a megabyte.
-pub const CELLS_MAX: usize = 4_096;
+pub const CELLS_MAX: usize = SUMS_PER_DELTA_MAX;
 
 /// Rewards that are summed up together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

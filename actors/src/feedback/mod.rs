@@ -9,6 +9,7 @@
 //! ```
 
 pub mod boots;
+mod consensus_log;
 mod delivery;
 pub mod deltas;
 pub mod disk;
@@ -31,6 +32,7 @@ pub mod replicated;
 pub mod rewarded;
 pub mod segments;
 mod sender;
+mod state_ledger;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -42,13 +44,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use starling_raft::flock::Flock;
 use starling_raft::state::NodeId;
 use tokio::sync::watch;
 
+use self::consensus_log::ConsensusLog;
 use self::home::HomeLimits;
 use self::intake::Intake;
 use self::item::{Answer, Feedback};
 use self::metrics::FeedbackMetrics;
+use self::peer_service::PeerCarrier;
 use self::replicated::{Carrier, Replicated};
 use self::sender::Sender;
 use self::store::{Store, StoreConfig};
@@ -110,12 +115,28 @@ pub struct FeedbackDesk {
 }
 
 impl FeedbackDesk {
+    /// Feedback of a node of this flock. `decided`: how many decisions it has made
+    /// since its start. The tasks run on the runtime that calls this. Blocks while
+    /// the files are read.
+    pub fn start(
+        flock: &Flock,
+        peer_service: &PeerFeedbackService,
+        decided: DecisionCount,
+        config: FeedbackConfig,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, FeedbackError> {
+        let consensus = flock.consensus.clone();
+        let (this_node, boot) = (consensus.node_id(), consensus.boot());
+        let replicated = Arc::new(ConsensusLog::new(consensus));
+        let carrier = Arc::new(PeerCarrier { peers: flock.peers.clone() });
+        Self::start_with(this_node, boot, replicated, carrier, peer_service, decided, config, registry)
+    }
+
     /// Opens the files and starts everything: takes what peers bring, brings what
     /// waits, and sends what was credited through the log. `boot`: how often this
-    /// node has started. The tasks run on the runtime that calls this. Blocks
-    /// while the files are read.
-    #[allow(clippy::too_many_arguments, reason = "each is a part of the node, and there is one caller")]
-    pub fn start(
+    /// node has started.
+    #[allow(clippy::too_many_arguments, reason = "each is a part of the node that tests replace")]
+    fn start_with(
         this_node: NodeId,
         boot: u32,
         replicated: Arc<dyn Replicated>,

@@ -10,7 +10,7 @@ use starling_raft::state::NodeId;
 use super::disk::Disk;
 use super::item::{Feedback, Verdict};
 use super::records::Kept;
-use super::segments::{LaneError, Position, Segments};
+use super::segments::{LaneError, Position, Segments, record_bytes};
 
 const LANE: &str = "for-";
 const SEGMENT_BYTES_MAX: u64 = 4 << 20;
@@ -83,7 +83,7 @@ impl<D: Disk> Outbox<D> {
     ) -> Result<Result<(), Full>, LaneError> {
         let records: Vec<Vec<u8>> =
             items.iter().map(|item| Kept::new(item, Verdict::Stored, unix_micros).encode_to_vec()).collect();
-        let (bytes, more) = (self.bytes(), records.iter().map(|record| record.len() as u64).sum::<u64>());
+        let (bytes, more) = (self.bytes(), records.iter().map(|record| record_bytes(record)).sum::<u64>());
         if bytes + more > self.bytes_max {
             return Ok(Err(Full { bytes, bytes_max: self.bytes_max }));
         }
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_full_outbox_refuses_and_has_room_again_once_it_was_delivered() {
         let mut outbox = Outbox::open(MemoryDisk::default(), 1_000).unwrap();
-        let items: Vec<_> = (1..=15).map(feedback).collect();
+        let items: Vec<_> = (1..=20).map(feedback).collect();
         outbox.put(HOME, &items, 9).unwrap().unwrap();
         let full = outbox.put(OTHER, &items, 9).unwrap().unwrap_err();
         assert_eq!(full.bytes_max, 1_000);

@@ -215,6 +215,11 @@ impl Segments {
     }
 }
 
+/// What a record takes in a segment.
+pub fn record_bytes(record: &[u8]) -> u64 {
+    (HEAD_BYTES + record.len()) as u64
+}
+
 /// `None`: there is no whole record.
 fn record_at(content: &[u8], at: usize) -> Option<&[u8]> {
     let (length, rest) = content.get(at..)?.split_first_chunk::<4>()?;

@@ -22,7 +22,7 @@ pub(super) fn decision(sequence: u64) -> Decision {
         epoch: Epoch::new(5),
         rule: None,
         enrolment: None,
-        arm: Bucket::new((sequence as u32 * 7_919) % 1_000_000),
+        arm: Bucket::new((sequence * 7_919 % 1_000_000) as u32),
     }
 }
 

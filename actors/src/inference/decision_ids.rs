@@ -35,6 +35,11 @@ impl DecisionIds {
         let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
         Ticket { node: self.node, boot: self.boot, sequence }
     }
+
+    /// How many have been given out.
+    pub fn given(&self) -> u64 {
+        self.next_sequence.load(Ordering::Relaxed) - 1
+    }
 }
 
 impl Ticket {
@@ -58,6 +63,7 @@ mod tests {
         let ids = DecisionIds::new(NodeId::new(1_007), 3);
         assert_eq!(ids.next(), Ticket { node: NodeId::new(1_007), boot: 3, sequence: 1 });
         assert_eq!(ids.next().sequence, 2);
+        assert_eq!(ids.given(), 2);
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Inference {
         Ok(model.route.is_some() && all_held)
     }
 
+    /// How many decisions this node has made since its start.
+    pub fn decisions_made(&self) -> u64 {
+        self.core.decisions.given()
+    }
+
     /// The signature, in the protocol's words.
     pub fn model_metadata(&self, model: &str, version: &str) -> Result<ModelMetadataResponse, InferError> {
         let table = self.core.routing.table();

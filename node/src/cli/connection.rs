@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use starling_proto::admin::admin_client::AdminClient;
 use starling_proto::admin::rollouts_client::RolloutsClient;
+use starling_proto::feedback::feedback_client::FeedbackClient;
 use starling_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -41,6 +42,11 @@ pub async fn inference(server: &str) -> Result<GrpcInferenceServiceClient<Channe
     Ok(GrpcInferenceServiceClient::new(connect(server).await?)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// A client of the feedback service.
+pub async fn feedback(server: &str) -> Result<FeedbackClient<Channel>, CliError> {
+    Ok(FeedbackClient::new(connect(server).await?).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// A fresh request id: a retry of the same command line is another request.

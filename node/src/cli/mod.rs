@@ -10,6 +10,7 @@ mod decisions;
 mod duration;
 mod events;
 mod failure;
+mod feedback;
 mod get;
 mod golden;
 mod import_triton;
@@ -75,6 +76,8 @@ enum CliCommand {
     Bench(Box<bench::BenchArgs>),
     /// List models, versions, nodes, routes, rollouts or recent decisions
     Get(get::GetArgs),
+    /// Say what became known about a prediction
+    Feedback(feedback::FeedbackArgs),
     /// Choose which versions answer
     #[command(subcommand)]
     Route(route::RouteCommand),
@@ -106,6 +109,7 @@ impl Cli {
             CliCommand::Predict(args) => on_runtime(predict::run(&server, args)),
             CliCommand::Bench(args) => on_runtime(bench::run(&server, *args)),
             CliCommand::Get(args) => on_runtime(get::run(&server, args)),
+            CliCommand::Feedback(args) => on_runtime(feedback::run(&server, args)),
             CliCommand::Route(command) => on_runtime(route::run(&server, command)),
             CliCommand::Rollout(command) => on_runtime(rollout::run(&server, *command)),
             CliCommand::Node(command) => on_runtime(node::run(&server, command)),

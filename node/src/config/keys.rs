@@ -51,12 +51,14 @@ const RAFT: &str = "Raft";
 const LIMITS: &str = "Limits";
 const INFERENCE: &str = "Inference";
 const SHADOWS: &str = "Shadows";
+const FEEDBACK: &str = "Feedback";
 const LOGS: &str = "Logs";
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Every key there is.
 #[rustfmt::skip]
@@ -162,6 +164,14 @@ pub(crate) const KEYS: &[Key] = &[
         "How long a copy may wait before it is dropped, and then how long it may run before it counts as an error."),
     key(SHADOWS, "shadow_examples_max", Field::Integer(0, 1_000, |s| &mut s.shadow_examples_max), "32",
         "Newest requests of each shadow that it did not agree on, kept in memory with the beginning of their tensors for `starling rollout examples`; 0: none."),
+    key(FEEDBACK, "feedback_horizon", Field::Duration(MINUTE, YEAR, |s| &mut s.feedback_horizon), "30d",
+        "How long after a decision its reward is credited; a later one is kept and not credited. In log time."),
+    key(FEEDBACK, "feedback_flush_interval", Field::Duration(Duration::from_millis(250), MINUTE, |s| &mut s.feedback_flush_interval), "250ms",
+        "Between two entries of the log with what was credited on this node; at most four per second."),
+    key(FEEDBACK, "feedback_outbox_bytes_max", Field::Bytes(0, |s| &mut s.feedback_outbox_bytes_max), "256MiB",
+        "Disk for feedback about decisions of nodes that cannot be reached. Further feedback about those gets RESOURCE_EXHAUSTED."),
+    key(FEEDBACK, "feedback_journal_bytes_max", Field::Bytes(1024 * 1024, |s| &mut s.feedback_journal_bytes_max), "8GiB",
+        "Disk for what was credited on this node. The oldest beyond it is removed, and cannot be retracted any more."),
 
     key(LOGS, "log_format", Field::Choice(&["auto", "pretty", "json"], |s| &mut s.log_format), "auto",
         "`auto`: pretty on a terminal, JSON otherwise. Logs go to stderr."),

@@ -60,6 +60,10 @@ pub(crate) struct Settings {
     pub(crate) traffic_report_interval: Duration,
     pub(crate) admin_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
+    pub(crate) feedback_horizon: Duration,
+    pub(crate) feedback_flush_interval: Duration,
+    pub(crate) feedback_outbox_bytes_max: u64,
+    pub(crate) feedback_journal_bytes_max: u64,
     pub(crate) log_format: String,
     pub(crate) log_level: String,
     /// 0: what this binary supports.

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use starling_actors::feedback::FeedbackConfig;
 use starling_actors::inference::InferenceConfig;
 use starling_actors::inference::decision_records::RecordLimits;
 use starling_actors::inference::load_gate::QueueTime;
@@ -87,6 +88,18 @@ pub(super) fn inference_config(settings: &Settings) -> InferenceConfig {
             deadline: settings.shadow_deadline,
             examples_max: in_memory(settings.shadow_examples_max),
         },
+    }
+}
+
+/// How this node keeps feedback.
+pub(super) fn feedback_config(settings: &Settings) -> FeedbackConfig {
+    FeedbackConfig {
+        folder: settings.data_dir.join("feedback"),
+        is_durable: settings.durability != "process-crash",
+        horizon: settings.feedback_horizon,
+        journal_bytes_max: settings.feedback_journal_bytes_max,
+        outbox_bytes_max: settings.feedback_outbox_bytes_max,
+        flush_interval: settings.feedback_flush_interval,
     }
 }
 

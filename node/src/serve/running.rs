@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use starling_actors::feedback::{FeedbackDesk, PeerFeedbackService};
 use starling_actors::inference::serve::PeerInferenceService;
 use starling_actors::inference::{Inference, OnnxRuntime};
 use starling_raft::flock::{Flock, FlockConfig};
@@ -12,7 +13,7 @@ use starling_raft::state::Addresses;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::conditions::{flock_config, inference_config, log_store_options};
+use super::conditions::{feedback_config, flock_config, inference_config, log_store_options};
 use super::listen::Listeners;
 use super::stop::{Stopping, stop};
 use super::{CannotStart, grace};
@@ -102,7 +103,11 @@ async fn join(
 ) -> Result<(), Result<ExitCode, CannotStart>> {
     let on_listening = || announcer.announce(false, None);
     let log = log_store_options(&node.settings, &config);
-    let peer_routes = peer_service.routes().add_service(PeerRolloutService::server(node.clone()));
+    let feedback_service = PeerFeedbackService::default();
+    let peer_routes = peer_service
+        .routes()
+        .add_service(PeerRolloutService::server(node.clone()))
+        .add_service(feedback_service.server());
     let flock = Flock::start_with_log(config, log, peer_routes, on_listening)
         .await
         .map_err(|error| Err(CannotStart(error.to_string())))?;
@@ -122,13 +127,27 @@ async fn join(
     let config = inference_config(&node.settings);
     let started =
         Inference::start(node.onnx.clone(), &flock, peer_service, config, &node.metrics.registry).await;
-    match started {
-        Ok(inference) => {
-            node.set_running(flock, inference);
+    let inference = match started {
+        Ok(inference) => inference,
+        Err(error) => {
+            tracing::error!(%error, "inference cannot be started");
+            flock.shutdown(grace(&node.settings)).await;
+            return Err(Ok(ExitCode::from(crate::exit::FAILED)));
+        }
+    };
+    let decided = {
+        let inference = inference.clone();
+        Arc::new(move || inference.decisions_made())
+    };
+    let config = feedback_config(&node.settings);
+    match FeedbackDesk::start(&flock, &feedback_service, decided, config, &node.metrics.registry) {
+        Ok(feedback) => {
+            node.set_running(flock, inference, feedback);
             Ok(())
         }
         Err(error) => {
-            tracing::error!(%error, "inference cannot be started");
+            tracing::error!(%error, "feedback cannot be kept");
+            inference.shutdown(grace(&node.settings)).await;
             flock.shutdown(grace(&node.settings)).await;
             Err(Ok(ExitCode::from(crate::exit::FAILED)))
         }

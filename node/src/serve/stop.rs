@@ -46,6 +46,7 @@ pub(super) async fn stop(node: &Arc<Node>, plane: DataPlane, beside: DataPlane, 
     plane.stop(grace).await;
     let Ok(running) = node.running() else { return };
     running.inference.shutdown(grace).await;
+    running.feedback.shutdown().await;
     // History streams hold it for moments only.
     let flock = running.flock.write().await.take();
     if let Some(flock) = flock {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use starling_actors::feedback::FeedbackError;
 use starling_actors::inference::InferError;
 use starling_actors::inference::error::bounded;
 use starling_raft::artefacts::ArtefactError;
@@ -51,6 +52,25 @@ pub(super) fn infer_http(error: &InferError) -> (StatusCode, Option<Duration>) {
         }
         InferError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         InferError::Unimplemented(_) => (StatusCode::NOT_IMPLEMENTED, None),
+    }
+}
+
+/// The gRPC status of feedback that was not taken.
+pub(super) fn feedback_status(error: &FeedbackError) -> Status {
+    let text = error.to_string();
+    match error {
+        FeedbackError::InvalidArgument(_) => Status::invalid_argument(text),
+        FeedbackError::Overloaded { retry_after, .. } => exhausted(text, *retry_after),
+        FeedbackError::Unavailable(_) | FeedbackError::Behind => Status::unavailable(text),
+    }
+}
+
+/// The HTTP status of feedback that was not taken, and when to send it again.
+pub(super) fn feedback_http(error: &FeedbackError) -> (StatusCode, Option<Duration>) {
+    match error {
+        FeedbackError::InvalidArgument(_) => (StatusCode::BAD_REQUEST, None),
+        FeedbackError::Overloaded { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after)),
+        FeedbackError::Unavailable(_) | FeedbackError::Behind => (StatusCode::SERVICE_UNAVAILABLE, None),
     }
 }
 

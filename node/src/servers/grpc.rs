@@ -25,7 +25,7 @@ use super::errors::infer_status;
 use super::health::HealthService;
 use super::node::Starting;
 use super::unsupported::Unsupported;
-use super::{Node, words};
+use super::{Node, feedback, words};
 use in_kind::InKind;
 use stream::InferStream;
 
@@ -53,7 +53,11 @@ pub(super) fn routes(node: &Arc<Node>, health: HealthService) -> Routes {
         AdminServer::new(AdminService::new(node.clone())).accept_compressed(CompressionEncoding::Gzip);
     let rollouts =
         RolloutsServer::new(AdminService::new(node.clone())).accept_compressed(CompressionEncoding::Gzip);
-    let routes = Routes::new(InKind(inference)).add_service(admin).add_service(rollouts).add_service(health);
+    let routes = Routes::new(InKind(inference))
+        .add_service(admin)
+        .add_service(rollouts)
+        .add_service(feedback::server(node))
+        .add_service(health);
     let v1 = reflection().build_v1();
     let v1alpha = reflection().build_v1alpha();
     match (v1, v1alpha) {

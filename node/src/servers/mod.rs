@@ -3,6 +3,7 @@
 mod admin;
 mod direct;
 mod errors;
+mod feedback;
 mod grpc;
 mod health;
 mod limits;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use starling_actors::feedback::FeedbackDesk;
 use starling_actors::inference::{Inference, OnnxRuntime};
 use starling_raft::artefacts::ArtefactStore;
 use starling_raft::consensus::Consensus;
@@ -44,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) peers: Peers,
     /// Predictions.
     pub(crate) inference: Inference,
+    /// What becomes known about them.
+    pub(crate) feedback: FeedbackDesk,
     /// Empty once it is being shut down.
     pub(crate) flock: RwLock<Option<Flock>>,
 }
@@ -70,12 +73,13 @@ impl Node {
     }
 
     /// From now on handlers reach it. Returns it.
-    pub(crate) fn set_running(&self, flock: Flock, inference: Inference) -> &Running {
+    pub(crate) fn set_running(&self, flock: Flock, inference: Inference, feedback: FeedbackDesk) -> &Running {
         self.running.get_or_init(|| Running {
             consensus: flock.consensus.clone(),
             artefacts: flock.artefacts.clone(),
             peers: flock.peers.clone(),
             inference,
+            feedback,
             flock: RwLock::new(Some(flock)),
         })
     }

@@ -7,10 +7,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
+use starling_actors::feedback::FeedbackError;
 use starling_actors::inference::InferError;
 use starling_actors::inference::error::bounded;
 
-use crate::servers::errors::infer_http;
+use crate::servers::errors::{feedback_http, infer_http};
 use crate::servers::limits::BodyError;
 use crate::servers::node::Starting;
 use crate::servers::unsupported::Unsupported;
@@ -42,6 +43,13 @@ impl RestError {
 impl From<InferError> for RestError {
     fn from(error: InferError) -> Self {
         let (status, retry_after) = infer_http(&error);
+        Self { status, text: error.to_string(), retry_after }
+    }
+}
+
+impl From<FeedbackError> for RestError {
+    fn from(error: FeedbackError) -> Self {
+        let (status, retry_after) = feedback_http(&error);
         Self { status, text: error.to_string(), retry_after }
     }
 }

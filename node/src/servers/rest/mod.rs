@@ -5,6 +5,7 @@ mod compression;
 mod decode;
 mod encode;
 mod error;
+mod feedback;
 mod infer;
 mod models;
 mod orca;
@@ -41,6 +42,7 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
     Router::new()
         .route("/livez", get(metrics::livez))
         .route("/readyz", get(metrics::readyz))
+        .route("/v1/feedback", post(feedback::record))
         .route("/v2", get(server_metadata))
         .route("/v2/", get(server_metadata))
         .route("/v2/health/live", get(live))
