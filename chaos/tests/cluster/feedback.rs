@@ -78,7 +78,8 @@ fn successes(decisions: &[String]) -> Vec<FeedbackItem> {
 
 /// One try at one node.
 async fn tell(node: SocketAddr, items: Vec<FeedbackItem>, wait_counted: bool) -> Result<Vec<FeedbackResult>> {
-    let channel = Endpoint::from_shared(format!("http://{node}"))?.connect_timeout(CALL_LIMIT).connect().await?;
+    let channel =
+        Endpoint::from_shared(format!("http://{node}"))?.connect_timeout(CALL_LIMIT).connect().await?;
     let mut request = tonic::Request::new(RecordRequest { items, wait_counted });
     request.set_timeout(CALL_LIMIT);
     Ok(FeedbackClient::new(channel).record(request).await?.into_inner().results)
@@ -246,8 +247,10 @@ async fn files_and_json_are_taken_and_a_file_sent_twice_counts_once() -> Result<
     let _turn = my_turn().await;
     let mut cluster = experiment().await?;
     let decisions = decide(&cluster, 1, 30).await?;
-    let mut lines: String =
-        decisions.iter().map(|decision| format!("{{\"decision\": \"{decision}\", \"value\": 1}}\n")).collect();
+    let mut lines: String = decisions
+        .iter()
+        .map(|decision| format!("{{\"decision\": \"{decision}\", \"value\": 1}}\n"))
+        .collect();
     let file = cluster.folder().join("labels.ndjson");
     std::fs::write(&file, &lines)?;
     let path = file.to_str().context("a path that is no text")?.to_owned();
@@ -268,7 +271,12 @@ async fn files_and_json_are_taken_and_a_file_sent_twice_counts_once() -> Result<
     assert_eq!((status, body["verdict"].as_str()), (200, Some("recorded")), "{body}");
     let both = format!("{one}\n{{\"decision\": \"{}\", \"value\": 1}}\n", more[1]);
     let (status, body) = post(rest, "application/x-ndjson", &both).await?;
-    let verdicts: Vec<_> = body["results"].as_array().context("results")?.iter().map(|r| &r["verdict"]).collect();
+    let verdicts: Vec<_> = body["results"]
+        .as_array()
+        .context("results")?
+        .iter()
+        .map(|r| r["verdict"].as_str().unwrap_or_default())
+        .collect();
     assert_eq!((status, verdicts), (200, vec!["duplicate", "recorded"]), "{body}");
     let (status, body) = post(rest, "application/json", "{\"decision\": \"AAAA\", \"value\": 1}").await?;
     assert_eq!(status, 400, "{body}");

@@ -7,6 +7,7 @@ mod bench_command;
 mod decisions;
 mod failures;
 mod features;
+mod feedback;
 mod formation;
 mod histories;
 mod hot_changes;

@@ -85,7 +85,8 @@ async fn decide(
         let mut client = client.clone();
         async move {
             let answer = client.model_infer(request.clone()).await?.into_inner();
-            let said = answer.parameters.get("starling_decision").and_then(|said| said.parameter_choice.clone());
+            let said =
+                answer.parameters.get("starling_decision").and_then(|said| said.parameter_choice.clone());
             match said {
                 Some(ParameterChoice::StringParam(decision)) => Ok(decision),
                 _ => Err(anyhow::anyhow!("the answer has no decision")),

@@ -2,6 +2,7 @@
 
 mod bandit;
 mod elections;
+mod feedback;
 mod forward;
 mod memory;
 mod mlp;
@@ -37,6 +38,7 @@ pub enum Scenario {
     Memory,
     Weights,
     Bandit,
+    Feedback,
     Rival,
 }
 
@@ -62,6 +64,7 @@ impl Scenario {
             Self::Memory => "an idle node with three models",
             Self::Weights => "how soon all nodes route by new weights",
             Self::Bandit => "a bandit that chooses among four versions, beside a plain route",
+            Self::Feedback => "how many rewards one node takes, durably",
             Self::Rival => "Triton with its Python backend, on the same cores",
         }
     }
@@ -86,6 +89,7 @@ impl Scenario {
             Self::Memory => memory::run(bench),
             Self::Weights => weights::run(bench),
             Self::Bandit => bandit::run(bench),
+            Self::Feedback => feedback::run(bench),
             Self::Rival => rival::run(bench),
         }
     }
