@@ -65,6 +65,8 @@ pub use self::sender::FLUSH_INTERVAL_MIN;
 pub use self::store::DecisionCount;
 
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// How long the log is waited for when a node stops.
+const LAST_SENDING_MAX: Duration = Duration::from_secs(2);
 const ASIDE_BYTES_MAX: u64 = 256 << 20;
 
 /// How a node keeps feedback.
@@ -111,6 +113,7 @@ pub enum FeedbackError {
 #[derive(Clone)]
 pub struct FeedbackDesk {
     intake: Arc<Intake>,
+    sender: Sender,
     tasks: Arc<TaskKeeper>,
 }
 
@@ -181,10 +184,11 @@ impl FeedbackDesk {
             flush_interval: config.flush_interval,
         };
         let tasks = TaskKeeper::default();
-        tasks.keep("feedback sender", move || sender.clone().run());
+        let sending = sender.clone();
+        tasks.keep("feedback sender", move || sending.clone().run());
         let delivering = Arc::clone(&intake);
         tasks.keep("feedback delivery", move || delivery::run(Arc::clone(&delivering)));
-        Ok(Self { intake, tasks: Arc::new(tasks) })
+        Ok(Self { intake, sender, tasks: Arc::new(tasks) })
     }
 
     /// Takes feedback about any node's decisions: one answer per item, in order;
@@ -200,9 +204,11 @@ impl FeedbackDesk {
         self.intake.record(items, wait_counted, deadline).await
     }
 
-    /// This node decides no more: writes that down, and ends everything.
+    /// This node decides no more: sends what is left to the log, writes that down,
+    /// and ends everything. Takes little longer than two seconds.
     pub async fn shutdown(&self) {
         self.tasks.stop();
+        self.sender.finish(LAST_SENDING_MAX).await;
         if let Err(error) = self.intake.store.end().await {
             tracing::warn!(%error, "feedback did not end as it should; nothing that was answered is lost");
         }

@@ -39,12 +39,21 @@ impl Sender {
         loop {
             ticks.tick().await;
             match self.send_next().await {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(FeedbackError::Unavailable(reason)) => {
                     return tracing::debug!(reason, "no more rewards are sent");
                 }
                 Err(error) => tracing::warn!(%error, "rewards were not sent"),
             }
+        }
+    }
+
+    /// Once [`Sender::run`] has ended: sends what is left, so that it does not
+    /// wait for this node's return. Gives up after `timeout`.
+    pub(super) async fn finish(&self, timeout: Duration) {
+        let sent = async { while self.send_next().await.is_ok_and(|sent| sent) {} };
+        if tokio::time::timeout(timeout, sent).await.is_err() {
+            tracing::info!("rewards of this node wait on its disk until it is back");
         }
     }
 
@@ -59,12 +68,13 @@ impl Sender {
         self.confirm(confirmed).await;
     }
 
-    async fn send_next(&self) -> Result<(), FeedbackError> {
-        let Some(sealed) = self.store.seal().await? else { return Ok(()) };
+    /// False: there was nothing to send.
+    async fn send_next(&self) -> Result<bool, FeedbackError> {
+        let Some(sealed) = self.store.seal().await? else { return Ok(false) };
         let confirmed = self.replicated.confirmed();
         if sealed.number <= confirmed {
             self.confirm(confirmed).await;
-            return Ok(());
+            return Ok(true);
         }
         let began = Instant::now();
         match self.replicated.propose(&sealed, PROPOSE_TIMEOUT).await {
@@ -87,7 +97,7 @@ impl Sender {
                 self.confirm(sealed.number).await;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn confirm(&self, number: u64) {

@@ -25,7 +25,7 @@ const ORDERS_WAITING_MAX: usize = 4_096;
 const ITEMS_PER_FLUSH_MAX: usize = 50_000;
 /// Between marks of how far this node has counted its decisions, checkpoints and
 /// the forgetting of old ones.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(2);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Where and how much.
