@@ -21,8 +21,12 @@ struct Portion {
 }
 
 impl Portion {
+    fn bucket(&self, key: &[u8]) -> Bucket {
+        Bucket::of(&self.salt, key)
+    }
+
     fn takes(&self, key: &[u8]) -> bool {
-        self.of_million == PartsPerMillion::WHOLE || Bucket::of(&self.salt, key).get() < self.of_million.get()
+        self.of_million == PartsPerMillion::WHOLE || self.bucket(key).get() < self.of_million.get()
     }
 }
 
@@ -63,7 +67,22 @@ impl RoutedRule {
     /// Whether a request is its own; the key decides where the rule is for a
     /// portion only.
     pub fn takes(&self, attributes: Attributes<'_>, key: &[u8]) -> bool {
-        self.conditions.hold(attributes) && self.portion.takes(key)
+        self.is_met_by(attributes) && self.portion.takes(key)
+    }
+
+    /// Whether a request is of its segment.
+    pub fn is_met_by(&self, attributes: Attributes<'_>) -> bool {
+        self.conditions.hold(attributes)
+    }
+
+    /// Of its segment.
+    pub fn portion(&self) -> PartsPerMillion {
+        self.portion.of_million
+    }
+
+    /// Where a key falls in its segment: it takes those below its portion.
+    pub fn bucket(&self, key: &[u8]) -> Bucket {
+        self.portion.bucket(key)
     }
 }
 

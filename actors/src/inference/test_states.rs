@@ -13,9 +13,9 @@ use starling_raft::state::rollouts::spec::{
 use starling_raft::state::routes::rules::Rule;
 use starling_raft::state::routes::shadows::Shadow;
 use starling_raft::state::{
-    Addresses, ArtefactDigest, ClusterCommand, ClusterId, Command, EntryContext, FeatureLevel, LogIndex,
-    LogTime, MemberCommand, ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal, RequestId,
-    RouteCommand, Signature, State, VersionRef, WallTime,
+    Addresses, ArtefactDigest, ClusterCommand, ClusterId, Command, EntryContext, Event, FeatureLevel,
+    LogIndex, LogTime, MemberCommand, ModelCommand, NodeId, NodeUuid, Ordinal, PartsPerMillion, Principal,
+    RequestId, RouteCommand, Signature, State, VersionRef, WallTime,
 };
 use uuid::Uuid;
 
@@ -27,11 +27,13 @@ use super::routing_table::{RoutedVersion, RoutingTable};
 pub(crate) struct TestState {
     pub(crate) state: State,
     pub(crate) index: u64,
+    /// All that happened.
+    pub(crate) events: Vec<(EntryContext, Event)>,
 }
 
 impl Default for TestState {
     fn default() -> Self {
-        let mut cluster = Self { state: State::default(), index: 0 };
+        let mut cluster = Self { state: State::default(), index: 0, events: Vec::new() };
         let cluster_id = ClusterId::new(Uuid::from_u128(1));
         cluster.apply(Command::Cluster(ClusterCommand::Found { cluster_id }));
         cluster
@@ -49,7 +51,8 @@ impl TestState {
             principal: Principal::local(),
             request_id: RequestId::new(Uuid::from_u128(u128::from(self.index))),
         };
-        let (_, outcome) = self.state.apply(&context, &command);
+        let (events, outcome) = self.state.apply(&context, &command);
+        self.events.extend(events.into_iter().map(|event| (context.clone(), event)));
         outcome.expect("the command is accepted").created
     }
 

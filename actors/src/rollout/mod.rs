@@ -1,10 +1,12 @@
 //! What the leader does with rollouts: looks at what all nodes counted, decides
-//! the next step, and says what it waits for.
+//! the next step, and says what it waits for; and why a request got its version.
 
 pub mod bandit_look;
 pub mod controller;
 mod describe;
 pub mod experiment_look;
+pub mod explain;
+mod explain_words;
 pub mod gates;
 pub mod measures;
 pub mod plan;
