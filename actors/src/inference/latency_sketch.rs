@@ -71,6 +71,20 @@ impl LatencySketch {
         None
     }
 
+    /// What came since an earlier reading of the same counts: each value in
+    /// seconds, and how many.
+    pub fn since(&self, before: &Self) -> impl Iterator<Item = (f64, u64)> {
+        let earlier = |bucket: usize| {
+            let offset = bucket.checked_sub(before.first_bucket);
+            offset.and_then(|offset| before.counts.get(offset)).copied().unwrap_or(0)
+        };
+        self.counts.iter().enumerate().filter_map(move |(offset, count)| {
+            let bucket = self.first_bucket + offset;
+            let more = count.saturating_sub(earlier(bucket));
+            (more > 0).then(|| (value_of(bucket) / 1e6, more))
+        })
+    }
+
     /// The value of this rank in microseconds, counted from 1 for the shortest;
     /// `None` beyond the last.
     pub fn at_rank_micros(&self, rank: u64) -> Option<f64> {

@@ -178,8 +178,9 @@ impl PeerInference for PeerInferenceService {
         &self,
         request: Request<TrafficReport>,
     ) -> Result<Response<TrafficReportResponse>, Status> {
-        self.backend()?.traffic.accept(request.get_ref());
-        Ok(Response::new(TrafficReportResponse {}))
+        let traffic = &self.backend()?.traffic;
+        traffic.accept(request.get_ref());
+        Ok(Response::new(TrafficReportResponse { webhooks_told_through: traffic.notified.get() }))
     }
 
     async fn cluster_traffic(

@@ -42,11 +42,15 @@ use super::task_keeper::TaskKeeper;
 use super::traffic_report::TrafficExchange;
 use super::{InferError, OnnxRuntime, VersionHost, health_monitor, ready_controller};
 use crate::rollout::RolloutController;
+use crate::rollout::metrics::RolloutMetrics;
+use crate::rollout::notified::NotifiedMark;
 
 pub use super::peer_service::PeerInferenceService;
 
 /// A peer may queue a request before it runs it.
 const FORWARD_ALLOWANCE: Duration = Duration::from_secs(10);
+/// In the data directory: up to where webhooks of rollouts were told.
+const WEBHOOKS_MARK_FILE: &str = "webhooks-told";
 /// Peers hear within this time that this node is leaving.
 const LEAVING_IS_HEARD: Duration = Duration::from_millis(100);
 
@@ -181,7 +185,9 @@ impl Inference {
             outcomes: metrics.forwarded.clone(),
             ways: metrics.forward_ways.clone(),
         };
-        let traffic = Arc::new(TrafficExchange::new(consensus.clone(), peers.clone(), Arc::clone(&routing)));
+        let notified = Arc::new(NotifiedMark::open(&flock.data_dir().join(WEBHOOKS_MARK_FILE)));
+        let traffic = TrafficExchange::new(consensus.clone(), peers.clone(), Arc::clone(&routing), notified);
+        let traffic = Arc::new(traffic);
         let site = ShadowSite {
             recorder: Arc::clone(&traffic.shadows),
             local: Arc::clone(&local),
@@ -209,6 +215,7 @@ impl Inference {
                 Arc::clone(&board),
                 Arc::clone(&traffic),
                 config.traffic_report_interval,
+                Arc::new(RolloutMetrics::register(registry).map_err(internal)?),
             )),
             traffic,
             shadowing,
@@ -380,6 +387,8 @@ impl Core {
         self.tasks.keep("traffic report", move || Arc::clone(&traffic).run(interval));
         let rollouts = Arc::clone(&self.rollouts);
         self.tasks.keep("rollouts", move || Arc::clone(&rollouts).run());
+        let notifier = self.rollouts.notifier(flock.events());
+        self.tasks.keep("webhooks", move || notifier.clone().run());
         let follower = PlacementFollower {
             this_node: self.this_node,
             consensus: self.consensus.clone(),

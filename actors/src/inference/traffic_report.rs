@@ -17,8 +17,9 @@ use super::InferError;
 use super::cluster_traffic::{ClusterCounts, ClusterTraffic, NODES_MAX};
 use super::routing_feed::RoutingFeed;
 use super::shadowing::cells::ShadowRecorder;
-use super::traffic::{StageStarts, TrafficRecorder};
+use super::traffic::{Ledger, StageStarts, TrafficRecorder};
 use crate::rollout::measures::stage_began;
+use crate::rollout::notified::NotifiedMark;
 
 /// Largest report, and largest answer with the reports of all nodes.
 pub const REPORT_BYTES_MAX: usize = 64 << 20;
@@ -34,6 +35,8 @@ pub struct TrafficExchange {
     pub recorder: TrafficRecorder,
     /// Counts copies for shadows.
     pub shadows: Arc<ShadowRecorder>,
+    /// Up to where webhooks of rollouts were told: learnt from whoever leads.
+    pub notified: Arc<NotifiedMark>,
     consensus: Consensus,
     peers: Peers,
     routing: Arc<RoutingFeed>,
@@ -45,10 +48,16 @@ pub struct TrafficExchange {
 
 impl TrafficExchange {
     /// Nothing counted yet.
-    pub fn new(consensus: Consensus, peers: Peers, routing: Arc<RoutingFeed>) -> Self {
+    pub fn new(
+        consensus: Consensus,
+        peers: Peers,
+        routing: Arc<RoutingFeed>,
+        notified: Arc<NotifiedMark>,
+    ) -> Self {
         Self {
             recorder: TrafficRecorder::default(),
             shadows: Arc::default(),
+            notified,
             consensus,
             peers,
             routing,
@@ -81,19 +90,20 @@ impl TrafficExchange {
         let channel = self.peers.channel(leader).map_err(|error| error.to_string())?;
         let mut client = PeerInferenceClient::new(channel).max_encoding_message_size(REPORT_BYTES_MAX);
         let sent = tokio::time::timeout(REPORT_TIMEOUT, client.report_traffic(report)).await;
-        sent.map_err(|_| format!("no answer within {REPORT_TIMEOUT:?}"))?
+        let answer = sent
+            .map_err(|_| format!("no answer within {REPORT_TIMEOUT:?}"))?
             .map_err(|status| status.to_string())?;
+        self.notified.advance(answer.into_inner().webhooks_told_through);
         Ok(())
     }
 
     fn own_report(&self) -> TrafficReport {
         let models = self.model_ids();
-        let stages = stage_starts(&self.consensus.applied().state);
         TrafficReport {
             node_id: self.consensus.node_id().get(),
             boot: u64::from(self.consensus.boot()),
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
-            cells: self.recorder.read_by_stage(|model_id| models.contains(&model_id), &stages).to_wire(),
+            cells: self.own_ledger().to_wire(),
             shadows: self.shadows.read(|model_id| models.contains(&model_id)).to_wire(),
         }
     }
@@ -107,6 +117,13 @@ impl TrafficExchange {
         }
         drop(heard);
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner).accept(report);
+    }
+
+    /// What this node counted itself.
+    pub fn own_ledger(&self) -> Ledger {
+        let models = self.model_ids();
+        let stages = stage_starts(&self.consensus.applied().state);
+        self.recorder.read_by_stage(|model_id| models.contains(&model_id), &stages)
     }
 
     /// Whether a node has reported to this one within `window`.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use starling_raft::consensus::{AppliedState, Consensus, ProposeError};
+use starling_raft::flock::EventReader;
 use starling_raft::peers::Peers;
 use starling_raft::state::rollouts::RolloutSpec;
 use starling_raft::state::{
@@ -22,9 +23,12 @@ use uuid::Uuid;
 
 use super::describe::{describe, gate_reports};
 use super::measures::{CopyCounts, Traffic};
+use super::metrics::RolloutMetrics;
+use super::notify::Notifier;
 use super::presence::Presence;
 use super::report::{DryRun, RolloutReport};
 use super::rounds::{Looked, Rounds, View};
+use super::webhook::Webhooks;
 use crate::inference::readiness::ReadinessBoard;
 use crate::inference::traffic_report::TrafficExchange;
 
@@ -47,6 +51,7 @@ pub struct RolloutController {
     heard_within: Duration,
     rounds: Mutex<Rounds>,
     presence: Mutex<Presence>,
+    metrics: Arc<RolloutMetrics>,
 }
 
 /// Why a plan could not be tried.
@@ -68,10 +73,22 @@ impl RolloutController {
         board: Arc<ReadinessBoard>,
         traffic: Arc<TrafficExchange>,
         report_interval: Duration,
+        metrics: Arc<RolloutMetrics>,
     ) -> Self {
         let heard_within = (report_interval * REPORTS_MISSED_MAX).max(LOOK_AGAIN);
         let (rounds, presence) = (Mutex::default(), Mutex::default());
-        Self { consensus, peers, board, traffic, heard_within, rounds, presence }
+        Self { consensus, peers, board, traffic, heard_within, rounds, presence, metrics }
+    }
+
+    /// Who tells webhooks of what happens, reading the history from `events`.
+    pub(crate) fn notifier(&self, events: EventReader) -> Notifier {
+        Notifier {
+            consensus: self.consensus.clone(),
+            events,
+            mark: Arc::clone(&self.traffic.notified),
+            metrics: Arc::clone(&self.metrics),
+            webhooks: Webhooks::default(),
+        }
     }
 
     /// Looks without end. A proposal that a leader's death interrupts is decided
@@ -79,7 +96,12 @@ impl RolloutController {
     pub async fn run(self: Arc<Self>) {
         let mut status = self.consensus.watch_status();
         let mut applied = self.consensus.watch_applied();
+        let mut shown: Option<Instant> = None;
         loop {
+            if shown.is_none_or(|shown| shown.elapsed() >= LOOK_AGAIN) {
+                self.metrics.observe(&self.consensus.applied().state, &self.traffic.own_ledger());
+                shown = Some(Instant::now());
+            }
             let leads = status.borrow_and_update().is_leader;
             applied.mark_unchanged();
             let wait = if leads { self.pass().await } else { self.rest() };
@@ -94,6 +116,7 @@ impl RolloutController {
 
     fn rest(&self) -> Duration {
         lock(&self.rounds).clear();
+        self.metrics.stop_leading();
         LOOK_AGAIN
     }
 
@@ -130,6 +153,12 @@ impl RolloutController {
         rounds.retain_active(&applied.state);
         let looked = self.with_view(&applied.state, &traffic, at, |view| rounds.look(view, due, at));
         drop(rounds);
+        for looked in &looked {
+            if let Some(model) = applied.state.models.get(looked.rollout.spec.model.as_str()) {
+                self.metrics.looked(model, looked);
+            }
+        }
+        self.metrics.pass.observe(at.elapsed().as_secs_f64());
         looked.into_iter().filter_map(|looked| looked.plan.command).collect()
     }
 
@@ -180,15 +209,21 @@ impl RolloutController {
         let principal = Principal::node(self.consensus.node_id());
         let request_id = RequestId::new(Uuid::now_v7());
         tracing::info!(?command, "proposing the next step of a rollout");
+        let step = step_name(&command);
         let command = Command::Rollout(command);
-        match self.consensus.propose(&principal, request_id, command, PROPOSE_TIMEOUT).await {
-            Ok(_) => {}
+        let outcome = match self.consensus.propose(&principal, request_id, command, PROPOSE_TIMEOUT).await {
+            Ok(_) => "taken",
             // Somebody was faster, or the log's time is not there yet: looked at again.
             Err(ProposeError::Rejected(reason)) => {
                 tracing::info!(%reason, "the step was not taken");
+                "refused"
             }
-            Err(error) => tracing::warn!(%error, "the step was not recorded; it is decided anew"),
-        }
+            Err(error) => {
+                tracing::warn!(%error, "the step was not recorded; it is decided anew");
+                "not_recorded"
+            }
+        };
+        self.metrics.steps.with_label_values(&[step, outcome]).inc();
     }
 
     /// How a rollout stands; `None`: this node does not lead, or knows no rollout
@@ -227,6 +262,17 @@ impl RolloutController {
             gates: gate_reports(model, &plan.gates),
             would: plan.next,
         })
+    }
+}
+
+fn step_name(command: &RolloutCommand) -> &'static str {
+    match command {
+        RolloutCommand::Advance { .. } => "advance",
+        RolloutCommand::RollBack { .. } => "roll_back",
+        RolloutCommand::Hold { .. } => "hold",
+        RolloutCommand::Publish { .. } => "publish",
+        RolloutCommand::Conclude { .. } => "conclude",
+        _ => "other",
     }
 }
 

@@ -38,12 +38,15 @@ pub fn gate_reports(model: &Model, gates: &[Judged]) -> Vec<GateReport> {
 
 /// Gates of which nothing is asked pass; one that must be looked at once more
 /// cannot tell yet.
-fn gate_report(model: &Model, gate: &Judged) -> GateReport {
-    let verdict = match (gate.is_asked, gate.settled) {
+pub fn verdict_of(gate: &Judged) -> GateVerdict {
+    match (gate.is_asked, gate.settled) {
         (false, _) | (true, Settled::Pass) => GateVerdict::Pass,
         (true, Settled::Fail) => GateVerdict::Fail,
         (true, Settled::NotYet) => GateVerdict::Inconclusive,
-    };
+    }
+}
+
+fn gate_report(model: &Model, gate: &Judged) -> GateReport {
     let finite = |bound: f64| bound.is_finite().then_some(bound);
     let samples_needed = match gate.judgement.verdict {
         Verdict::Inconclusive(Reason::TooFew { need, .. }) => need,
@@ -52,7 +55,7 @@ fn gate_report(model: &Model, gate: &Judged) -> GateReport {
     GateReport {
         gate: gate.gate.clone(),
         version: gate.version(),
-        verdict,
+        verdict: verdict_of(gate),
         value: gate.judgement.estimate,
         lower: finite(gate.judgement.interval.lower()),
         upper: finite(gate.judgement.interval.upper()),

@@ -9,6 +9,9 @@ pub mod explain;
 mod explain_words;
 pub mod gates;
 pub mod measures;
+pub mod metrics;
+pub mod notified;
+pub mod notify;
 pub mod plan;
 mod presence;
 pub mod report;
@@ -16,6 +19,7 @@ mod reward_scale;
 pub mod rounds;
 #[cfg(test)]
 mod testing;
+pub mod webhook;
 
 pub use controller::{DryRunError, RolloutController};
 pub use report::{CopiesReport, DryRun, GateReport, GateVerdict, NextStep, RolloutReport, VersionReport};
