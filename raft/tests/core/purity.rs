@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 fn the_state_mentions_no_clock_no_randomness_no_hash_map_no_float_no_runtime_and_no_file() {
     let files = files_under("src/state");
     for path in &files {
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(path).unwrap();
         for word in [
             "std::time",
             "Instant",

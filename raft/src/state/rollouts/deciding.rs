@@ -248,7 +248,7 @@ fn conclude(state: &State, step: &Step, winner: Option<Ordinal>) -> Decided {
         return Ok(last_stage_over(rollout, &step.why, &step.evidence));
     }
     require_running(rollout)?;
-    let winner = winner.unwrap_or(rollout.stable());
+    let winner = winner.unwrap_or_else(|| rollout.stable());
     require_arm(rollout, winner)?;
     Ok(won(rollout, winner, &step.why, &step.evidence))
 }

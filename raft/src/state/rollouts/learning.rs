@@ -149,12 +149,15 @@ impl Learning {
 
     /// Adds to a cell; cells that come to nothing are not kept.
     pub(crate) fn add(&mut self, cell: RewardCell, totals: RewardTotals) {
+        let merged_before = self.newest_merged();
         self.see_slice(cell.slice);
+        if self.newest_merged() > merged_before {
+            self.merge_old();
+        }
         if self.dropped.iter().any(|(first, last)| (*first..=*last).contains(&cell.slice)) {
-            return self.merge_old();
+            return;
         }
         self.add_as_is(self.still_told_apart(cell), totals);
-        self.merge_old();
     }
 
     /// Drops what was credited in these slices, and what will still come for
@@ -191,11 +194,15 @@ impl Learning {
     }
 
     fn add_as_is(&mut self, cell: RewardCell, totals: RewardTotals) {
-        let sum = self.cells.get(&cell).copied().unwrap_or_default().plus(totals);
+        let Some(sum) = self.cells.get_mut(&cell) else {
+            if !totals.is_nothing() {
+                self.cells.insert(cell, RewardTotals::default().plus(totals));
+            }
+            return;
+        };
+        *sum = sum.plus(totals);
         if sum.is_nothing() {
             self.cells.remove(&cell);
-        } else {
-            self.cells.insert(cell, sum);
         }
     }
 

@@ -84,7 +84,7 @@ fn a_delta_has_a_bound() {
 fn rewards_of_runs_and_epochs_that_are_not_known_change_nothing() {
     let mut log = Log::running(bandit());
     let sum = log.reward(2, 1, 3);
-    let nobody = RewardSum { rollout: "nobody".parse().unwrap(), ..sum.clone() };
+    let nobody = RewardSum { rollout: "nobody".parse().unwrap(), ..sum };
     let another_run = RewardSum { started_at: LogIndex::new(1), ..sum.clone() };
     let another_epoch = RewardSum { epoch: epoch(1), ..sum.clone() };
     log.accept(feedback(NODE, 1, vec![nobody, another_run, another_epoch]));
