@@ -127,11 +127,12 @@ impl<D: Disk> Home<D> {
 
     /// The log has seen deltas of this node up to this number. Only a home that
     /// has lost its place takes its word; another knows better.
-    pub fn go_on_after(&mut self, number: u64) {
+    pub fn go_on_after(&mut self, number: u64) -> Result<(), LaneError> {
         if self.has_lost_its_place {
-            self.learnt.next_delta = number + 1;
+            self.write(Content::Committed(number))?;
             self.has_lost_its_place = false;
         }
+        Ok(())
     }
 
     /// No more is to be taken until the log has confirmed some deltas.

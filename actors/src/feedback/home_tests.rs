@@ -295,14 +295,18 @@ fn feedback_without_a_rollout_is_kept_once() {
 
 #[test]
 fn a_home_that_has_lost_its_files_goes_on_where_the_log_is() {
-    let mut home = Home::open(MemoryDisk::default(), 2, LIMITS).unwrap();
+    let disk = MemoryDisk::default();
+    let mut home = Home::open(disk.clone(), 2, LIMITS).unwrap();
     assert!(home.has_lost_its_place());
-    home.go_on_after(57);
+    home.go_on_after(57).unwrap();
     assert!(!home.has_lost_its_place());
     let of_before = feedback(1);
     let mut of_now = feedback(1);
     of_now.decision.boot = 2;
     assert_eq!(take(&mut home, &[of_before, of_now]), [Verdict::Late, Verdict::Recorded]);
+    // Also if it dies before its first delta.
+    let mut home = Home::open(disk.after_crash(0), 3, LIMITS).unwrap();
+    assert!(!home.has_lost_its_place());
     assert_eq!(home.seal().unwrap().unwrap().number, 58);
 }
 

@@ -102,6 +102,8 @@ impl Learnt {
         while self.sealed.front().is_some_and(|first| first.number <= number) {
             self.sealed.pop_front();
         }
+        // Only a home that has lost its place is told of numbers that it did not give.
+        self.next_delta = self.next_delta.max(number + 1);
     }
 
     /// Segments in which one of these decisions may be, the newest first.

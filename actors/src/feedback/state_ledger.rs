@@ -146,3 +146,111 @@ fn fixed(micro: Micro) -> Fixed {
     let value = micro.0 as f64 / 1e6;
     Fixed::from_f64(value.clamp(-Fixed::MAGNITUDE_MAX, Fixed::MAGNITUDE_MAX)).unwrap_or(Fixed::ZERO)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use starling_raft::state::bucket::Bucket;
+    use starling_raft::state::{Epoch, NodeId, Ordinal};
+
+    use super::*;
+    use crate::feedback::item::Said;
+    use crate::inference::test_states::{TestState, ab_test, canary};
+
+    fn two_versions() -> TestState {
+        let mut cluster = TestState::default();
+        for _ in 0..2 {
+            let ordinal = cluster.register("m");
+            cluster.ready("m", ordinal);
+        }
+        cluster.route("m", &[("v1", 1_000_000)]);
+        cluster
+    }
+
+    fn ledger(cluster: &TestState) -> StateLedger {
+        StateLedger::new(Arc::new(cluster.state.clone()))
+    }
+
+    fn decision(cluster: &TestState, bucket: u32) -> Decision {
+        Decision {
+            node: NodeId::new(1_000),
+            boot: 1,
+            sequence: 1,
+            model_id: cluster.state.models.get("m").unwrap().id,
+            epoch: cluster.state.routes.get("m").unwrap().epoch,
+            rule: None,
+            enrolment: Bucket::new(3),
+            arm: Bucket::new(bucket),
+        }
+    }
+
+    fn why_not(ledger: &StateLedger, decision: Decision) -> String {
+        match ledger.credit_to(&decision) {
+            Err(NoCredit::NotInExperiment(why) | NoCredit::Unknown(why) | NoCredit::Late(why)) => why,
+            Ok(credit) => panic!("it is credited: {credit:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reward_goes_to_the_arm_that_owned_the_bucket_at_the_decisions_epoch() {
+        let mut cluster = two_versions();
+        cluster.start_rollout("ab", ab_test("m", &[("a", "v1", 500_000), ("b", "v2", 500_000)]));
+        let table = cluster.state.routes.get("m").unwrap().table.clone();
+        let started_at = cluster.state.rollouts.get("ab").unwrap().started_at;
+        for bucket in [0, 123_456, 499_999, 500_000, 999_999] {
+            let decision = decision(&cluster, bucket);
+            let credit = ledger(&cluster).credit_to(&decision).unwrap();
+            assert_eq!(Some(credit.arm), table.owner(Bucket::new(bucket).unwrap()));
+            assert_eq!((&*credit.rollout, credit.started_at), ("ab", started_at));
+            assert!(credit.clustered && credit.slice == 1);
+        }
+        // Also once it is over, and the route is another.
+        let decision = decision(&cluster, 999_999);
+        cluster.abort_rollout("ab");
+        assert_ne!(cluster.state.routes.get("m").unwrap().epoch, decision.epoch);
+        assert_eq!(ledger(&cluster).credit_to(&decision).unwrap().arm, Ordinal::new(2));
+    }
+
+    #[test]
+    fn a_conversion_takes_zero_and_one_and_the_words_for_them() {
+        let mut cluster = two_versions();
+        cluster.start_rollout("ab", ab_test("m", &[("a", "v1", 500_000), ("b", "v2", 500_000)]));
+        let rule = ledger(&cluster).credit_to(&decision(&cluster, 7)).unwrap().rule;
+        assert_eq!(rule.reward(&Said::Flag(true)), Ok(Fixed::ONE));
+        assert_eq!(rule.reward(&Said::Label("false".into())), Ok(Fixed::ZERO));
+        assert!(rule.reward(&Said::Number(0.5)).is_err());
+        assert!(rule.reward(&Said::Label("cat".into())).is_err());
+    }
+
+    #[test]
+    fn what_no_experiment_decided_says_why() {
+        let mut cluster = two_versions();
+        let before = decision(&cluster, 7);
+        cluster.start_rollout("ab", ab_test("m", &[("a", "v1", 500_000), ("b", "v2", 500_000)]));
+        let ledger = ledger(&cluster);
+        let epoch = before.epoch;
+        assert_eq!(
+            why_not(&ledger, before),
+            format!("no rollout owned the route of its model at epoch {epoch}")
+        );
+        let inside = decision(&cluster, 7);
+        let by_rule = Decision { rule: Some(0), ..inside };
+        assert_eq!(why_not(&ledger, by_rule), "a rule of the route decided, and no experiment");
+        let pinned = Decision { arm: None, enrolment: None, ..inside };
+        assert_eq!(why_not(&ledger, pinned), "the request named its version, and no experiment decided");
+        let deleted = Decision { model_id: 99, ..inside };
+        assert_eq!(why_not(&ledger, deleted), "its model (id 99) is not there, or not any more");
+        let never = Decision { epoch: Epoch::new(999), ..inside };
+        assert_eq!(why_not(&ledger, never), "no rollout owned the route of its model at epoch 999");
+    }
+
+    #[test]
+    fn a_canary_learns_from_no_rewards() {
+        let mut cluster = two_versions();
+        cluster.start_rollout("step", canary("m", "v1", "v2", 100_000));
+        assert_eq!(
+            why_not(&ledger(&cluster), decision(&cluster, 7)),
+            "rollout 'step', which owned the route then, learns from no rewards"
+        );
+    }
+}

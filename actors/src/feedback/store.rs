@@ -268,7 +268,7 @@ impl<D: Disk> Writer<D> {
                 None
             }
             Order::GoOnAfter { number } => {
-                self.home.go_on_after(number);
+                self.home.go_on_after(number)?;
                 None
             }
             Order::Seal { reply } => later(reply, self.home.seal()?.cloned()),

@@ -32,7 +32,7 @@ spec:
       arms:
         - { name: control, version: v1, weight: 50% }
         - { name: treatment, version: v2, weight: 50% }
-      metric: { bounded: { floor: 0, ceiling: 10 } }
+      metric: { mean: { min: 0, max: 10 } }
       decide: manual
       minRewards: 1000000
       maxDuration: 1h
@@ -101,7 +101,8 @@ async fn in_the_log(cluster: &mut Cluster) -> Result<(i64, i64)> {
         let event: Value = serde_json::from_str(&record.json)?;
         for cell in event["sums"].as_array().context("the event has no sums")? {
             count += cell["totals"]["count"].as_i64().context("a sum has no count")?;
-            sum += cell["totals"]["sum"].as_i64().context("a sum has no sum")?;
+            let units = cell["totals"]["sum"].as_str().context("a sum has no sum")?;
+            sum += units.parse::<i64>()?;
         }
     }
     ensure!(sum % (1 << 24) == 0, "{sum} is no whole number of rewards");

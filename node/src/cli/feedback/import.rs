@@ -106,7 +106,7 @@ pub async fn run(server: &str, args: ImportArgs) -> Result<(), CliError> {
     output::print_line(&shown)?;
     match summary.problems {
         0 => Ok(()),
-        problems => Err(CliError::No(format!("{problems} lines were not taken, or not credited any more"))),
+        problems => Err(CliError::No(format!("not taken, or not credited any more: {problems} lines"))),
     }
 }
 
@@ -177,7 +177,7 @@ impl Lines {
             if line.trim().is_empty() {
                 continue;
             }
-            match item_of_text(&line) {
+            match item_of_text(line.trim()) {
                 Ok(item) => {
                     part.lines.push(self.number);
                     part.items.push(item);
