@@ -82,7 +82,7 @@ enum CliCommand {
     #[command(subcommand)]
     Route(route::RouteCommand),
     /// Start, watch and steer rollouts
-    #[command(subcommand)]
+    #[command(subcommand, after_help = rollout::EXAMPLES)]
     Rollout(Box<rollout::RolloutCommand>),
     /// Drain, undrain or remove a node
     #[command(subcommand)]

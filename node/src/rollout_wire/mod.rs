@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(refused(&|plan| plan.gates[1].test = None), "spec.gates[1] tests nothing");
         assert_eq!(
             refused(&|plan| plan.gates[0].alpha_ppm = 1_000_001),
-            "spec.gates[0].alpha: 1000001 parts per million are more than the whole"
+            "spec.gates[0].alpha: 1000001 parts per million are more than the whole (1000000)"
         );
         assert!(refused(&|plan| plan.from = "a b".into()).starts_with("spec.from: "));
     }

@@ -413,7 +413,7 @@ mod tests {
             .collect();
         assert_eq!(kinds, ["model", "rollout", "model"]);
         let reason = refusal(&format!("{rollout}---\n{}", model.replace("artefact", "artifact")));
-        assert!(reason.contains("line 10"), "{reason}");
+        assert!(reason.contains("line 11"), "{reason}");
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub async fn run(server: &str, args: ApplyArgs) -> Result<(), CliError> {
         for (manifest, current, plan) in &plans {
             output::print_line(&diff::render(manifest, current.as_ref(), plan))?;
         }
-        return rollouts::dry_run(server, &rollouts).await;
+        return rollouts::dry_run(server, &rollouts, false).await;
     }
     for (manifest, _, plan) in &plans {
         carry_out::carry_out(&mut client, manifest, plan, args.wait, Duration::from_secs(args.timeout))

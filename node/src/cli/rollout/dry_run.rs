@@ -91,7 +91,7 @@ mod tests {
                 "2      shift     v1=90% v2=10%  -          -                   approval",
                 "it has no gates: nothing but time stands before its end",
                 "started now, by these numbers:",
-                "next: v2 gets 10 % (not before 10m)",
+                "next: v2 gets 10 %",
                 "  waits for 10 minutes",
             ]
         );

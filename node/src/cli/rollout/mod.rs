@@ -22,6 +22,16 @@ use super::{CliError, get};
 pub(super) use dry_run::dry_run_lines;
 pub(super) use words::ending_words;
 
+/// What people type first.
+pub const EXAMPLES: &str = "\
+Examples:
+  starling rollout start -f digits-v2.yaml
+  starling rollout watch digits-v2
+  starling rollout status digits-v2 --wait -o json
+  starling rollout pause digits-v2
+  starling rollout promote digits-v2
+  starling rollout undo digits-v2";
+
 /// What can be done with rollouts.
 #[derive(Debug, Subcommand)]
 pub enum RolloutCommand {

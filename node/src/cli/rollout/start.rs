@@ -42,7 +42,7 @@ pub(super) async fn run(server: &str, args: StartArgs) -> Result<(), CliError> {
         return Err(CliError::Local("no rollout was found; its manifest has `kind: Rollout`".into()));
     }
     if args.dry_run && !manifests.is_empty() {
-        return apply::dry_run_rollouts(server, &manifests).await;
+        return apply::dry_run_rollouts(server, &manifests, args.again).await;
     }
     for manifest in &manifests {
         apply::start_rollout(server, manifest, args.again).await?;

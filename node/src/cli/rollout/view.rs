@@ -3,7 +3,7 @@
 use starling_proto::admin::{Rollout, RolloutGateReport, RolloutNextStep, RolloutPhase, RolloutVersion};
 
 use super::super::get::{micros, percent, weights};
-use super::super::{duration, output};
+use super::super::output;
 use super::{history, moment, words};
 
 /// Cells of a bar that shows a weight.
@@ -133,18 +133,9 @@ pub(super) fn gate_lines(gates: &[RolloutGateReport]) -> Vec<String> {
 }
 
 pub(super) fn next_lines(next: &RolloutNextStep) -> Vec<String> {
-    let time = next.not_before_ms.filter(|millis| *millis > 0);
-    let time = time
-        .map(|millis| format!(" (not before {})", duration::from_millis(rounded(millis))))
-        .unwrap_or_default();
-    let mut lines = vec![format!("next: {}{time}", next.what)];
+    let mut lines = vec![format!("next: {}", next.what)];
     lines.extend(next.waits_for.iter().map(|what| format!("  waits for {what}")));
     lines
-}
-
-/// Nobody needs the milliseconds of a minute.
-fn rounded(millis: u64) -> u64 {
-    if millis < 1_000 { millis } else { millis.div_ceil(1_000) * 1_000 }
 }
 
 fn bar(weight_ppm: u32) -> String {
@@ -284,7 +275,7 @@ pub(super) mod tests {
                 "errorRate <= 1%     v2       pass          0.5%   0.1% to 0.94%  1000 of 100  at most 1 %",
                 "latencyP99 <= 1.2x  v2       inconclusive  -      -              10 of 100    -",
                 "",
-                "next: v2 gets 100 % (not before 1m)",
+                "next: v2 gets 100 %",
                 "  waits for 90 more samples of latencyP99",
             ]
         );

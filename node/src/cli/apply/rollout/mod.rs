@@ -71,9 +71,9 @@ fn read_spec(spec: &Field<'_>) -> Read<RolloutSpec<Wanted>> {
     let interval = fields.get("interval");
     let notify = fields.get("notify");
     fields.finish()?;
-    let strategy_field = strategy?;
+    let (model, strategy_field) = (model?, strategy?);
     Ok(RolloutSpec {
-        model: model?.parsed()?,
+        model: model.parsed()?,
         from: from.map(|from| from.parsed()).transpose()?,
         strategy: read_strategy(&strategy_field, spec, to.as_ref())?,
         gates: gates.map_or(Ok(Vec::new()), |gates| gates::gates(&gates))?,

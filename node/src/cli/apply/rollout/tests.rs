@@ -328,6 +328,34 @@ fn a_bandit_of_each_policy() {
 }
 
 #[test]
+fn the_examples_of_the_documentation_can_be_read() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut read_ones = 0;
+    for entry in std::fs::read_dir(root.join("docs/examples/rollouts")).unwrap() {
+        let path = entry.unwrap().path();
+        read(&yaml(&std::fs::read_to_string(&path).unwrap()))
+            .unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        read_ones += 1;
+    }
+    assert_eq!(read_ones, 5);
+    let page = std::fs::read_to_string(root.join("docs/rollouts.md")).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 5);
+    for block in blocks {
+        if block.starts_with("apiVersion") {
+            read(&yaml(block)).unwrap();
+            continue;
+        }
+        // Parts of a plan: what is the same everywhere is left out.
+        let candidate = if block.contains("arms:") { "" } else { "  to: v2\n" };
+        let indented: String = block.lines().map(|line| format!("  {line}\n")).collect();
+        with_spec(&format!("  model: digits\n{candidate}{indented}"))
+            .unwrap_or_else(|error| panic!("{block}{error}"));
+    }
+}
+
+#[test]
 fn mistakes_in_the_head_are_named() {
     let said = |text: &str| read(&yaml(text)).unwrap_err().to_string();
     assert_eq!(said("kind: Rollout"), "metadata: is missing; write `metadata: { name: digits-v2 }`");
@@ -381,11 +409,11 @@ fn mistakes_are_named_with_the_path_and_what_would_be_right() {
         ),
         (
             strategy("{ shadow: { shadow: 10m } }"),
-            "spec.strategy.shadow.shadow: is not known here; known are for, minRequests, portion, when, comparison; did you mean 'portion'?",
+            "spec.strategy.shadow.shadow: is not known here; known are for, minRequests, portion, when, comparison; did you mean 'when'?",
         ),
         (
             with("gates: [{ f1: { min: 90% } }]"),
-            "spec.gates[0]: no such gate: 'f1' is not known; known are errorRate, errorRateDifference, latencyP50, latencyP90, latencyP95, latencyP99, agreement, rewardDifference; did you mean 'latencyP50'?",
+            "spec.gates[0]: no such gate: 'f1' is not known; known are errorRate, errorRateDifference, latencyP50, latencyP90, latencyP95, latencyP99, agreement, rewardDifference; did you mean 'rewardDifference'?",
         ),
         (
             with("gates: [{ errorRate: { max: 0.01 } }]"),
@@ -455,7 +483,11 @@ fn mistakes_are_named_with_the_path_and_what_would_be_right() {
             "spec.strategy.bandit.policy.ucb1.floor: is not known here: nothing is to be said here",
         ),
     ];
-    for (spec, expected) in cases {
-        assert_eq!(refusal(&spec), expected, "{spec}");
-    }
+    let wrong: Vec<String> = cases
+        .iter()
+        .map(|(spec, expected)| (refusal(spec), *expected))
+        .filter(|(said, expected)| said != expected)
+        .map(|(said, expected)| format!("said     {said}\nexpected {expected}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
