@@ -8,6 +8,7 @@ use super::connection::admin;
 use super::decisions;
 use super::output::{self, OutputFormat};
 use super::percent::Percent;
+use super::route_words;
 use super::version_settings;
 
 /// What to list.
@@ -80,7 +81,11 @@ pub async fn run(server: &str, args: GetArgs) -> Result<(), CliError> {
             let answer = client.list_routes(request).await?.into_inner();
             output::print(format, &answer.routes, ROUTE_COLUMNS, |routes| {
                 routes.iter().flat_map(route_rows).collect()
-            })
+            })?;
+            if matches!(format, OutputFormat::Table | OutputFormat::Wide) {
+                print_beside_weights(&answer.routes)?;
+            }
+            Ok(())
         }
         Listing::Rollouts => super::rollout::list(server, format, request.model, args.stale).await,
         Listing::Decisions => decisions::run(server, format, request.model, args.decision, args.limit).await,
@@ -184,6 +189,16 @@ fn route_rows(route: &Route) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// Rules and shadows, under the table.
+fn print_beside_weights(routes: &[Route]) -> Result<(), CliError> {
+    for route in routes {
+        for line in route_words::lines(route) {
+            output::print_line(&format!("{}: {line}", route.model))?;
+        }
+    }
+    Ok(())
 }
 
 /// The rollout that owns the weights.

@@ -9,6 +9,7 @@ mod connection;
 mod decisions;
 mod duration;
 mod events;
+mod explain;
 mod failure;
 mod feedback;
 mod get;
@@ -22,6 +23,7 @@ mod percent;
 mod predict;
 mod rollout;
 mod route;
+mod route_words;
 mod version_settings;
 mod wait_ready;
 
@@ -92,6 +94,8 @@ enum CliCommand {
     Cluster(cluster::ClusterCommand),
     /// Read the event history
     Events(events::EventsArgs),
+    /// Say why a request got its version, or what a key would get
+    Explain(Box<explain::ExplainArgs>),
     /// Make the cluster what manifests say
     Apply(apply::ApplyArgs),
     /// Print a completion script for a shell
@@ -115,6 +119,7 @@ impl Cli {
             CliCommand::Node(command) => on_runtime(node::run(&server, command)),
             CliCommand::Cluster(command) => on_runtime(cluster::run(&server, command)),
             CliCommand::Events(args) => on_runtime(events::run(&server, args)),
+            CliCommand::Explain(args) => on_runtime(explain::run(&server, *args)),
             CliCommand::Apply(args) => on_runtime(apply::run(&server, args)),
         };
         match outcome {

@@ -1,10 +1,14 @@
-//! `starling route set`: which versions of a model answer, and how often.
+//! `starling route`: which versions of a model answer, how often, and what comes
+//! before and beside that.
 
 use clap::{Args, Subcommand};
-use starling_proto::admin::{SetRouteRequest, WeightedVersion};
+use starling_proto::admin::{ListRequest, SetRouteRequest, WeightedVersion};
 
 use super::connection::{admin, new_request_id};
+use super::get::weights as weights_shown;
+use super::output::OutputFormat;
 use super::percent::Percent;
+use super::route_words;
 use super::{CliError, output};
 
 /// What can be done to a route.
@@ -12,6 +16,19 @@ use super::{CliError, output};
 pub enum RouteCommand {
     /// Set the weights of a model's versions
     Set(SetArgs),
+    /// Show weights, rules and shadows
+    Show(ShowArgs),
+}
+
+/// Whose route.
+#[derive(Debug, Args)]
+#[command(after_help = "Rules and shadows are set by `starling apply`; see docs/routes.md")]
+pub struct ShowArgs {
+    /// The model
+    model: String,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: OutputFormat,
 }
 
 /// The new weights.
@@ -37,7 +54,35 @@ pub fn parse_weight(text: &str) -> Result<(String, Percent), String> {
 
 /// Carries it out.
 pub async fn run(server: &str, command: RouteCommand) -> Result<(), CliError> {
-    let RouteCommand::Set(SetArgs { model, weights, expected_epoch }) = command;
+    match command {
+        RouteCommand::Set(args) => set(server, args).await,
+        RouteCommand::Show(args) => show(server, args).await,
+    }
+}
+
+async fn show(server: &str, args: ShowArgs) -> Result<(), CliError> {
+    let request = ListRequest { model: args.model.clone(), stale: false };
+    let models = admin(server).await?.list_models(request).await?.into_inner().models;
+    let Some(route) = models.into_iter().find_map(|model| model.route) else {
+        return Err(CliError::No(format!(
+            "model {} has no route: none of its versions is ready",
+            args.model
+        )));
+    };
+    if !matches!(args.output, OutputFormat::Table | OutputFormat::Wide) {
+        return output::print_document(args.output, &route);
+    }
+    let mut lines = vec![format!("route of {} (epoch {}):", args.model, route.epoch)];
+    lines.extend(route_words::lines(&route).into_iter().map(|line| format!("  {line}")));
+    lines.push(format!("  weights {}", weights_shown(&route.weights)));
+    if !route.owner.is_empty() {
+        lines.push(format!("  the weights belong to rollout {}", route.owner));
+    }
+    output::print_line(&lines.join("\n"))
+}
+
+async fn set(server: &str, args: SetArgs) -> Result<(), CliError> {
+    let SetArgs { model, weights, expected_epoch } = args;
     let shown: Vec<String> =
         weights.iter().map(|(version, percent)| format!("{version}={percent}")).collect();
     let request = SetRouteRequest {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use starling_proto::admin::admin_client::AdminClient;
-use starling_proto::admin::{SetPlacementRequest, SetRouteRequest};
+use starling_proto::admin::{
+    ConfigureRouteRequest, RouteRules, RouteShadows, SetPlacementRequest, SetRouteRequest,
+};
 use tonic::transport::Channel;
 
 use super::super::connection::new_request_id;
@@ -60,6 +62,30 @@ pub async fn carry_out(
                     weights.iter().map(|(version, percent)| format!("{version}={percent}")).collect();
                 let shown = shown.join(" ");
                 output::print_line(&format!("model {name}: route is {shown} (epoch {})", answer.log_index))?;
+            }
+            Step::Configure { rules, shadows } => {
+                let named = rules.iter().flatten().map(|rule| &rule.version);
+                for version in named.chain(shadows.iter().flatten().map(|shadow| &shadow.version)) {
+                    wait_until_ready(client, name, version, timeout).await?;
+                }
+                let request = ConfigureRouteRequest {
+                    model: name.clone(),
+                    rules: rules.clone().map(|rules| RouteRules { rules }),
+                    shadows: shadows.clone().map(|shadows| RouteShadows { shadows }),
+                    request_id: new_request_id(),
+                    expected_epoch: 0,
+                };
+                let answer = client.configure_route(request).await?.into_inner();
+                let count = |what: &str, count: Option<usize>| count.map(|count| format!("{count} {what}"));
+                let set: Vec<String> = [
+                    count("rules", rules.as_ref().map(Vec::len)),
+                    count("shadows", shadows.as_ref().map(Vec::len)),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                let set = set.join(" and ");
+                output::print_line(&format!("model {name}: route has {set} (epoch {})", answer.log_index))?;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `when` in manifests: what a request must say of itself.
 
+use starling_actors::inference::rule_matching::compile_pattern;
 use starling_raft::state::routes::rules::{Attribute, Condition, Test};
 
 use super::fields::{Field, FieldError};
@@ -25,7 +26,11 @@ fn condition(field: &Field<'_>) -> Result<Condition, FieldError> {
         (None, Some(texts), None) => {
             Test::In(texts.list()?.iter().map(Field::text).collect::<Result<_, _>>()?)
         }
-        (None, None, Some(pattern)) => Test::Matches(pattern.text()?),
+        (None, None, Some(field)) => {
+            let pattern = field.text()?;
+            compile_pattern(&pattern).map_err(|error| field.wrong(error.to_string()))?;
+            Test::Matches(pattern)
+        }
         _ => return Err(field.wrong(format!("needs one of equals, in and matches, {SUCH_AS}"))),
     };
     Ok(Condition { attribute, test })

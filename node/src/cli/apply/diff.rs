@@ -4,9 +4,10 @@
 use std::fmt::Write;
 
 use similar::TextDiff;
-use starling_proto::admin::{Model, VersionSettings};
+use starling_proto::admin::{Model, RouteRule, RouteShadow, VersionSettings};
 
 use super::super::percent::Percent;
+use super::super::route_words::{rule_line, shadow_line};
 use super::super::version_settings;
 use super::manifest::ModelManifest;
 use super::plan::{Plan, Step};
@@ -44,6 +45,7 @@ fn describe_current(model: &Model) -> String {
             Percent::from_ppm(weighted.weight_ppm).map(|percent| (weighted.version.as_str(), percent))
         });
         lines.route(weights);
+        lines.beside_weights(&route.rules, &route.shadows);
     }
     lines.replicas(model.replicas);
     text
@@ -71,6 +73,17 @@ fn describe_wanted(manifest: &ModelManifest, current: Option<&Model>, plan: &Pla
         });
         lines.route(weights);
     }
+    let (mut rules, mut shadows) = current
+        .and_then(|model| model.route.as_ref())
+        .map(|route| (route.rules.clone(), route.shadows.clone()))
+        .unwrap_or_default();
+    for step in &plan.steps {
+        if let Step::Configure { rules: new_rules, shadows: new_shadows } = step {
+            rules = new_rules.clone().unwrap_or(rules);
+            shadows = new_shadows.clone().unwrap_or(shadows);
+        }
+    }
+    lines.beside_weights(&rules, &shadows);
     lines.replicas(manifest.replicas);
     text
 }
@@ -98,6 +111,15 @@ impl Lines<'_> {
         self.line(format_args!("route:"));
         for (version, percent) in weights {
             self.line(format_args!("  {version}: {percent}"));
+        }
+    }
+
+    fn beside_weights(&mut self, rules: &[RouteRule], shadows: &[RouteShadow]) {
+        for (number, rule) in (1..).zip(rules) {
+            self.line(format_args!("  {}", rule_line(number, rule)));
+        }
+        for shadow in shadows {
+            self.line(format_args!("  {}", shadow_line(shadow)));
         }
     }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
-use starling_proto::admin::{BatchingSettings, DeviceKind, InstanceMode, VersionSettings};
+use starling_proto::admin::{
+    BatchingSettings, DeviceKind, InstanceMode, RouteRule, RouteShadow, VersionSettings,
+};
 use starling_raft::state::{ModelName, VersionLabel};
 
 use super::super::artefact::LocalArtefact;
@@ -13,6 +15,8 @@ use super::super::duration;
 use super::super::percent::Percent;
 use super::super::version_settings::{self, DeviceWord, ModeWord, OversizeWord};
 use super::CliError;
+use super::beside_weights;
+use super::fields::Field;
 use super::rollout::{self, RolloutManifest};
 use crate::nearest::did_you_mean;
 
@@ -36,6 +40,10 @@ pub struct ModelManifest {
     pub versions: Vec<DesiredVersion>,
     /// Absent: the route is left alone.
     pub route: Option<Vec<(String, Percent)>>,
+    /// In the order in which they are tried. Absent: those of the route are left alone.
+    pub rules: Option<Vec<RouteRule>>,
+    /// Absent: those of the route are left alone.
+    pub shadows: Option<Vec<RouteShadow>>,
     /// On how many nodes; 0: every node.
     pub replicas: u32,
 }
@@ -70,6 +78,8 @@ struct Metadata {
 struct Spec {
     versions: IndexMap<String, VersionSpec>,
     route: Option<IndexMap<String, PercentText>>,
+    rules: Option<serde_json::Value>,
+    shadows: Option<serde_json::Value>,
     #[serde(default)]
     placement: Placement,
 }
@@ -245,7 +255,17 @@ fn check(
         versions.push(DesiredVersion { label: label.to_string(), artefact, settings });
     }
     let route = document.spec.route.map(|route| check_route(route, wrong)).transpose()?;
-    Ok(ModelManifest { name: name.to_string(), versions, route, replicas: document.spec.placement.replicas })
+    let rules = document.spec.rules.map(|value| beside_weights::rules(&Field::new("spec.rules", &value)));
+    let shadows =
+        document.spec.shadows.map(|value| beside_weights::shadows(&Field::new("spec.shadows", &value)));
+    Ok(ModelManifest {
+        name: name.to_string(),
+        versions,
+        route,
+        rules: rules.transpose().map_err(|error| wrong(error.to_string()))?,
+        shadows: shadows.transpose().map_err(|error| wrong(error.to_string()))?,
+        replicas: document.spec.placement.replicas,
+    })
 }
 
 fn check_route(

@@ -1,6 +1,7 @@
 //! `starling apply`: make the cluster what manifests say. A declaration:
 //! applying the same file twice changes nothing.
 
+mod beside_weights;
 mod carry_out;
 mod comparison;
 mod conditions;

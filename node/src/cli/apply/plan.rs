@@ -1,14 +1,14 @@
 //! What must be done to make a model what its manifest says: a pure function of
 //! the manifest and what the cluster has.
 
-use starling_proto::admin::{Model, Version, VersionSettings, WeightedVersion};
+use starling_proto::admin::{Model, RouteRule, RouteShadow, Version, VersionSettings, WeightedVersion};
 
 use super::super::percent::Percent;
 use super::super::version_settings;
 use super::manifest::{DesiredVersion, ModelManifest};
 
 /// One thing to do, in the order in which it is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Upload the version at this position of the manifest.
     Push {
@@ -21,10 +21,17 @@ pub enum Step {
     SetPlacement(u32),
     /// Wait until these are ready, then route to them.
     SetRoute(Vec<(String, Percent)>),
+    /// Wait until those that are named are ready, then set what comes beside the weights.
+    Configure {
+        /// Absent: left as they are.
+        rules: Option<Vec<RouteRule>>,
+        /// Absent: left as they are.
+        shadows: Option<Vec<RouteShadow>>,
+    },
 }
 
 /// All steps of one model, and what the manifest leaves alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Empty: the cluster already is what the manifest says.
     pub steps: Vec<Step>,
@@ -57,6 +64,18 @@ pub enum PlanError {
         /// Who owns them.
         rollout: String,
     },
+    /// A rule or shadow names what is neither in the manifest nor in the cluster.
+    #[error(
+        "{path}: names version '{version}' of model '{model}', which neither the manifest nor the cluster has"
+    )]
+    VersionUnknown {
+        /// Such as `spec.rules[0].version`.
+        path: String,
+        /// The model.
+        model: String,
+        /// The version.
+        version: String,
+    },
     /// The route names what is neither in the manifest nor in the cluster.
     #[error(
         "the route of model '{model}' names version '{version}', which neither the manifest nor the cluster has"
@@ -86,9 +105,7 @@ pub fn plan(manifest: &ModelManifest, current: Option<&Model>) -> Result<Plan, P
     }
     if let Some(route) = &manifest.route {
         for (named, _) in route {
-            let in_manifest = manifest.versions.iter().any(|version| version.label == *named);
-            let in_cluster = current.is_some_and(|model| version(model, named).is_some());
-            if !in_manifest && !in_cluster {
+            if !is_known(manifest, current, named) {
                 return Err(PlanError::RouteNamesUnknown {
                     model: manifest.name.clone(),
                     version: named.clone(),
@@ -104,7 +121,50 @@ pub fn plan(manifest: &ModelManifest, current: Option<&Model>) -> Result<Plan, P
             steps.push(Step::SetRoute(route.clone()));
         }
     }
+    steps.extend(configuration(manifest, current)?);
     Ok(Plan { steps, kept: kept(manifest, current) })
+}
+
+fn is_known(manifest: &ModelManifest, current: Option<&Model>, named: &str) -> bool {
+    manifest.versions.iter().any(|version| version.label == *named)
+        || current.is_some_and(|model| version(model, named).is_some())
+}
+
+/// What differs beside the weights, if anything does.
+fn configuration(manifest: &ModelManifest, current: Option<&Model>) -> Result<Option<Step>, PlanError> {
+    let named_by_rules = manifest.rules.iter().flatten().enumerate();
+    let named_by_rules = named_by_rules.map(|(index, rule)| ("rules", index, &rule.version));
+    let named_by_shadows = manifest.shadows.iter().flatten().enumerate();
+    let named_by_shadows = named_by_shadows.map(|(index, shadow)| ("shadows", index, &shadow.version));
+    for (list, index, version) in named_by_rules.chain(named_by_shadows) {
+        if !is_known(manifest, current, version) {
+            let path = format!("spec.{list}[{index}].version");
+            let (model, version) = (manifest.name.clone(), version.clone());
+            return Err(PlanError::VersionUnknown { path, model, version });
+        }
+    }
+    let route = current.and_then(|model| model.route.as_ref());
+    let label = |named: &String| {
+        let known = current.and_then(|model| version(model, named));
+        known.map_or_else(|| named.clone(), |version| version.label.clone())
+    };
+    let rules = manifest.rules.as_ref().map(|rules| {
+        let labelled = |rule: &RouteRule| RouteRule { version: label(&rule.version), ..rule.clone() };
+        rules.iter().map(labelled).collect::<Vec<_>>()
+    });
+    let shadows = manifest.shadows.as_ref().map(|shadows| {
+        let labelled =
+            |shadow: &RouteShadow| RouteShadow { version: label(&shadow.version), ..shadow.clone() };
+        let mut shadows = shadows.iter().map(labelled).collect::<Vec<_>>();
+        shadows.sort_by(|one, other| one.version.cmp(&other.version));
+        shadows
+    });
+    let mut current_shadows = route.map(|route| route.shadows.clone()).unwrap_or_default();
+    current_shadows.sort_by(|one, other| one.version.cmp(&other.version));
+    let current_rules = route.map(|route| &route.rules[..]).unwrap_or_default();
+    let rules = rules.filter(|rules| rules != current_rules);
+    let shadows = shadows.filter(|shadows| *shadows != current_shadows);
+    Ok((rules.is_some() || shadows.is_some()).then_some(Step::Configure { rules, shadows }))
 }
 
 fn kept(manifest: &ModelManifest, current: Option<&Model>) -> Vec<String> {
@@ -170,7 +230,8 @@ mod tests {
 
     fn manifest(versions: Vec<DesiredVersion>, route: &[(&str, &str)], replicas: u32) -> ModelManifest {
         let route = route.iter().map(|(version, percent)| (version.to_string(), percent.parse().unwrap()));
-        ModelManifest { name: "digits".into(), versions, route: Some(route.collect()), replicas }
+        let route = Some(route.collect());
+        ModelManifest { name: "digits".into(), versions, route, rules: None, shadows: None, replicas }
     }
 
     /// What the cluster answers once the manifest is applied.
@@ -190,7 +251,12 @@ mod tests {
             name: manifest.name.clone(),
             replicas: manifest.replicas,
             versions: manifest.versions.iter().enumerate().map(version).collect(),
-            route: Some(Route { weights: weights.collect(), ..Route::default() }),
+            route: Some(Route {
+                weights: weights.collect(),
+                rules: manifest.rules.clone().unwrap_or_default(),
+                shadows: manifest.shadows.clone().unwrap_or_default(),
+                ..Route::default()
+            }),
             ..Model::default()
         }
     }
@@ -250,6 +316,49 @@ mod tests {
         assert_eq!(
             plan(&after, Some(&current)).unwrap_err().to_string(),
             "the weights of model 'digits' belong to rollout 'digits-v2' until it is over; `starling rollout status digits-v2` shows it, `starling rollout abort digits-v2` ends it"
+        );
+    }
+
+    fn gold(version: &str) -> RouteRule {
+        RouteRule { name: "gold".into(), when: vec![], portion_ppm: 1_000_000, version: version.into() }
+    }
+
+    #[test]
+    fn rules_and_shadows_that_differ_are_set_after_the_weights_and_others_left_alone() {
+        let mut wanted = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        let before = applied(&wanted);
+        wanted.rules = Some(vec![gold("1")]);
+        let rules = Some(vec![gold("v1")]);
+        let steps = plan(&wanted, Some(&before)).unwrap().steps;
+        assert_eq!(steps, [Step::Configure { rules: rules.clone(), shadows: None }]);
+        let mut after = before.clone();
+        after.route.as_mut().unwrap().rules = vec![gold("v1")];
+        assert_eq!(plan(&wanted, Some(&after)).unwrap(), Plan::default());
+        wanted.rules = None;
+        assert_eq!(plan(&wanted, Some(&after)).unwrap(), Plan::default());
+        wanted.rules = Some(vec![]);
+        let steps = plan(&wanted, Some(&after)).unwrap().steps;
+        assert_eq!(steps, [Step::Configure { rules: Some(vec![]), shadows: None }]);
+    }
+
+    #[test]
+    fn the_order_of_shadows_does_not_matter() {
+        let versions = || vec![desired("v1", b"1"), desired("v2", b"2"), desired("v3", b"3")];
+        let mut wanted = manifest(versions(), &[("v1", "100%")], 0);
+        let shadow = |version: &str| RouteShadow { version: version.into(), ..RouteShadow::default() };
+        wanted.shadows = Some(vec![shadow("v2"), shadow("v3")]);
+        let current = applied(&wanted);
+        wanted.shadows = Some(vec![shadow("3"), shadow("v2")]);
+        assert_eq!(plan(&wanted, Some(&current)).unwrap(), Plan::default());
+    }
+
+    #[test]
+    fn a_rule_to_nowhere_is_refused_with_its_path() {
+        let mut wanted = manifest(vec![desired("v1", b"1")], &[("v1", "100%")], 0);
+        wanted.rules = Some(vec![gold("v9")]);
+        assert_eq!(
+            plan(&wanted, None).unwrap_err().to_string(),
+            "spec.rules[0].version: names version 'v9' of model 'digits', which neither the manifest nor the cluster has"
         );
     }
 

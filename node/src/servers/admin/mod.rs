@@ -4,6 +4,7 @@
 mod cluster;
 mod decisions;
 mod events;
+mod explain;
 mod lists;
 mod push;
 mod rollouts;
@@ -223,6 +224,11 @@ impl Admin for AdminService {
     ) -> Result<Response<ShadowExamplesResponse>, Status> {
         let Caller { timeout, .. } = self.caller(&request)?;
         self.on_control(timeout, shadows::examples(self.node.clone(), request.into_inner())).await
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
+        let Caller { timeout, .. } = self.caller(&request)?;
+        self.on_control(timeout, explain::explain(self.node.clone(), request.into_inner())).await
     }
 
     async fn cluster_status(
