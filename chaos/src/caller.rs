@@ -47,7 +47,8 @@ impl Targets {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn get(&self, node: usize) -> Option<SocketAddr> {
+    /// One of them.
+    pub fn get(&self, node: usize) -> Option<SocketAddr> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(node).copied()
     }
 }

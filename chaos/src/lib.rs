@@ -6,6 +6,7 @@ pub mod caller;
 pub mod cause;
 pub mod cluster;
 pub mod digits;
+pub mod feedback;
 pub mod load;
 pub mod network;
 pub mod process;

@@ -9,6 +9,7 @@ use starling_chaos::report::Report;
 use starling_chaos::scenarios::demo::DemoOptions;
 use starling_chaos::scenarios::{
     bootstrap_race, demo, join_snapshot, kill_all, kill_leader, partition, pause_leader, rolling_restart,
+    rollouts,
 };
 use starling_chaos::site::Site;
 
@@ -31,6 +32,8 @@ enum Scenario {
         #[arg(long)]
         keep: bool,
     },
+    /// All five strategies on real models with real labels, the leader killed in each.
+    Rollouts,
     /// SIGKILL to the leader under traffic.
     KillLeader,
     /// SIGKILL to all three at once.
@@ -75,6 +78,8 @@ async fn run(scenario: Scenario) -> Result<Report> {
     let report = match scenario {
         // Prints its own table, before it says what to try next.
         Scenario::Demo { keep } => return demo::run(&site, DemoOptions { keep }).await,
+        // Prints its own tables as it goes.
+        Scenario::Rollouts => return rollouts::run(&site).await,
         Scenario::KillLeader => kill_leader::run(&site).await?,
         Scenario::KillAll => kill_all::run(&site).await?,
         Scenario::PauseLeader => pause_leader::run(&site).await?,

@@ -22,6 +22,11 @@ pub enum InferError {
     /// The request is wrong; sending it again changes nothing.
     #[error("{0}")]
     InvalidArgument(String),
+    /// The request fits the signature, and the model itself would not take it. To
+    /// the caller that is an invalid argument; a rollout holds it against a version
+    /// that stands in for one which takes it.
+    #[error("{0}")]
+    RefusedByModel(String),
     /// No such model or version.
     #[error("{0}")]
     NotFound(String),

@@ -44,6 +44,8 @@ pub fn to_refusal(error: &InferError) -> ForwardRefusal {
 fn code(error: &InferError) -> Code {
     match error {
         InferError::InvalidArgument(_) => Code::InvalidArgument,
+        // Between peers only: callers get an invalid argument.
+        InferError::RefusedByModel(_) => Code::FailedPrecondition,
         InferError::NotFound(_) => Code::NotFound,
         InferError::Overloaded { .. } => Code::ResourceExhausted,
         InferError::DeadlineExceeded(_) => Code::DeadlineExceeded,
@@ -78,6 +80,7 @@ pub fn from_refusal(refusal: ForwardRefusal) -> InferError {
     let ForwardRefusal { code, text, overload: named, retry_after_ms } = refusal;
     match Code::from_i32(code) {
         Code::InvalidArgument => InferError::InvalidArgument(text),
+        Code::FailedPrecondition => InferError::RefusedByModel(text),
         Code::NotFound => InferError::NotFound(text),
         Code::ResourceExhausted => InferError::Overloaded {
             reason: overload(&named),
@@ -110,6 +113,7 @@ mod tests {
     fn every_refusal_arrives_as_it_was_sent() {
         let refusals = [
             InferError::InvalidArgument("input 'x' has rank 3".into()),
+            InferError::RefusedByModel("an index is out of bounds".into()),
             InferError::NotFound("no such model".into()),
             InferError::Overloaded {
                 reason: Overload::QueueTime,

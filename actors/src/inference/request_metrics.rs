@@ -62,7 +62,7 @@ pub struct RequestMetrics {
 /// The name of the gRPC code that an error becomes.
 pub fn code_of(error: &InferError) -> &'static str {
     match error {
-        InferError::InvalidArgument(_) => "INVALID_ARGUMENT",
+        InferError::InvalidArgument(_) | InferError::RefusedByModel(_) => "INVALID_ARGUMENT",
         InferError::NotFound(_) => "NOT_FOUND",
         InferError::Overloaded { .. } => "RESOURCE_EXHAUSTED",
         InferError::DeadlineExceeded(_) => "DEADLINE_EXCEEDED",

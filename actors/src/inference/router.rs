@@ -111,6 +111,11 @@ impl Routed {
         self.rollout()?.arm_name(self.version.id.ordinal)
     }
 
+    /// Whether a rollout chose another version than the stable one.
+    pub fn is_on_trial(&self) -> bool {
+        self.rollout().is_some_and(|rollout| rollout.stable.id != self.version.id)
+    }
+
     /// Who answers, should the version that was chosen fail.
     pub fn retried_on(&self) -> Option<&Arc<RoutedVersion>> {
         let rollout = self.rollout().filter(|rollout| rollout.retries_on_stable)?;

@@ -42,7 +42,12 @@ impl<'a> Tally<'a> {
 
     fn failed(&self, error: &InferError) {
         self.metrics.failed(&self.routed.version, error);
-        let callers_fault = matches!(error, InferError::InvalidArgument(_) | InferError::Cancelled);
+        let callers_fault = match error {
+            InferError::InvalidArgument(_) | InferError::Cancelled => true,
+            // The version that it stands in for has the same signature.
+            InferError::RefusedByModel(_) => !self.routed.is_on_trial(),
+            _ => false,
+        };
         self.record(if callers_fault { Ending::CallersFault } else { Ending::Failed });
     }
 

@@ -74,7 +74,11 @@ impl VersionPulse {
                 self.probe_has_worked.store(true, Relaxed);
                 Ok(())
             }
-            Ok(Err(InferError::InvalidArgument(_))) if !self.probe_has_worked.load(Relaxed) => Ok(()),
+            Ok(Err(InferError::InvalidArgument(_) | InferError::RefusedByModel(_)))
+                if !self.probe_has_worked.load(Relaxed) =>
+            {
+                Ok(())
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("it was not answered within {limit:.1?}")),
         }

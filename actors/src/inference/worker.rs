@@ -185,9 +185,9 @@ impl Worker<'_> {
         for job in jobs {
             let text = format!("model '{}' cannot be run with this request: {error}", self.version.model());
             let _ = job.reply.send(Err(match error {
-                RunError::Invalid(_) => InferError::InvalidArgument(text),
+                RunError::Invalid(_) => InferError::RefusedByModel(text),
                 // What was made up may be wrong in any way; the instance works.
-                RunError::Failed(_) if job.kind == ArrivalKind::Probe => InferError::InvalidArgument(text),
+                RunError::Failed(_) if job.kind == ArrivalKind::Probe => InferError::RefusedByModel(text),
                 RunError::Failed(_) => InferError::Internal(text),
             }));
         }

@@ -8,6 +8,7 @@ pub mod kill_leader;
 pub mod partition;
 pub mod pause_leader;
 pub mod rolling_restart;
+pub mod rollouts;
 
 use std::time::{Duration, Instant};
 

@@ -16,6 +16,7 @@ mod membership;
 mod placement;
 mod refusals;
 mod rejections;
+mod rollouts;
 mod serving;
 
 use anyhow::Result;

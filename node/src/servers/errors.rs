@@ -21,7 +21,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub(super) fn infer_status(error: &InferError) -> Status {
     let text = bounded(error.to_string());
     match error {
-        InferError::InvalidArgument(_) => Status::invalid_argument(text),
+        InferError::InvalidArgument(_) | InferError::RefusedByModel(_) => Status::invalid_argument(text),
         InferError::NotFound(_) => Status::not_found(text),
         InferError::Overloaded { retry_after, .. } => exhausted(text, *retry_after),
         InferError::DeadlineExceeded(_) => Status::deadline_exceeded(text),
@@ -41,7 +41,7 @@ fn exhausted(text: String, retry_after: Duration) -> Status {
 /// The HTTP status of a prediction that failed, and when to try again.
 pub(super) fn infer_http(error: &InferError) -> (StatusCode, Option<Duration>) {
     match error {
-        InferError::InvalidArgument(_) => (StatusCode::BAD_REQUEST, None),
+        InferError::InvalidArgument(_) | InferError::RefusedByModel(_) => (StatusCode::BAD_REQUEST, None),
         InferError::NotFound(_) => (StatusCode::NOT_FOUND, None),
         InferError::Overloaded { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after)),
         InferError::DeadlineExceeded(_) => (StatusCode::GATEWAY_TIMEOUT, None),
@@ -136,6 +136,7 @@ mod tests {
         let full = overloaded(Overload::QueueFull);
         let cases = [
             (InferError::InvalidArgument("x".into()), Code::InvalidArgument, 400),
+            (InferError::RefusedByModel("x".into()), Code::InvalidArgument, 400),
             (InferError::NotFound("x".into()), Code::NotFound, 404),
             (full, Code::ResourceExhausted, 429),
             (InferError::DeadlineExceeded("x".into()), Code::DeadlineExceeded, 504),

@@ -193,7 +193,7 @@ async fn contents_that_the_model_cannot_take_are_refused_with_its_reason() {
     let version = load(&host, "lookup", VersionSettings::default()).await;
     let error =
         version.infer(raw_request("index", "INT64", &[1], int64_bytes(&[9])), None).await.unwrap_err();
-    let InferError::InvalidArgument(text) = error else { panic!("{error:?}") };
+    let InferError::RefusedByModel(text) = error else { panic!("{error:?}") };
     assert!(text.starts_with("model 'lookup' cannot be run with this request: "), "{text}");
     assert!(text.contains("out of data bounds"), "{text}");
     let answer = version.infer(raw_request("index", "INT64", &[1], int64_bytes(&[3])), None).await.unwrap();

@@ -130,7 +130,7 @@ async fn a_request_that_fails_its_batch_fails_alone() {
     let requests = [1, 9, 2].map(|index| raw_request("index", "INT64", &[1], int64_bytes(&[index])));
     let answers = infer_all(&version, requests.to_vec()).await;
     assert_eq!(values(answers[0].as_ref().unwrap()), [10.0, 11.0]);
-    assert!(matches!(answers[1], Err(InferError::InvalidArgument(_))), "{:?}", answers[1]);
+    assert!(matches!(answers[1], Err(InferError::RefusedByModel(_))), "{:?}", answers[1]);
     assert_eq!(values(answers[2].as_ref().unwrap()), [20.0, 21.0]);
     let statistics = version.statistics().inference_stats.unwrap();
     assert_eq!((statistics.success.unwrap().count, statistics.fail.unwrap().count), (2, 1));

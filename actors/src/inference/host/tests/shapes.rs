@@ -140,7 +140,7 @@ async fn a_sequence_of_equal_tensors_is_stacked_and_another_is_refused() {
     let host = host().await;
     let ragged = load(&host, "sequence_ragged", VersionSettings::default()).await;
     let error = ragged.infer(x(), None).await.unwrap_err();
-    let InferError::InvalidArgument(text) = error else { panic!("{error:?}") };
+    let InferError::RefusedByModel(text) = error else { panic!("{error:?}") };
     assert!(
         text.ends_with("an output is a sequence of tensors of different shapes ([1, 2] and [3, 2]), which are no one tensor"),
         "{text}"
