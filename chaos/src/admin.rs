@@ -119,6 +119,26 @@ impl Admin {
         .await
     }
 
+    /// Sets the shadows of a model's route, all other rules left as they are.
+    pub async fn set_shadows(
+        &self,
+        model: &str,
+        shadows: Vec<wire::RouteShadow>,
+    ) -> Result<wire::WriteResponse> {
+        let request = wire::ConfigureRouteRequest {
+            model: model.to_owned(),
+            rules: None,
+            shadows: Some(wire::RouteShadows { shadows }),
+            request_id: request_id(),
+            expected_epoch: 0,
+        };
+        self.write(|mut client| {
+            let request = request.clone();
+            async move { client.configure_route(request).await }
+        })
+        .await
+    }
+
     /// One try at one node, for a test of a refusal.
     pub async fn try_set_route(
         &self,

@@ -2,26 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use starling_proto::admin::{Route, VersionTraffic, WeightedVersion};
+use starling_proto::admin::{Route, ShadowTraffic, VersionTraffic, WeightedVersion, shadow_traffic};
 use starling_proto::peer::TrafficReport;
 
-use super::cluster_traffic::merged;
+use super::cluster_traffic::{merged, shadow_cells};
 use super::routing_table::{RoutedModel, RoutingTable};
+use super::shadowing::cells::{OutputCount, ShadowCell};
 use super::traffic::{Cell, CellKey};
 
 /// In order of model name; `model` empty: all that have a route. Traffic is in
 /// order of epoch, then version; epoch 0 stands for all older ones.
 pub fn routes_with_traffic(table: &RoutingTable, model: &str, reports: &[TrafficReport]) -> Vec<Route> {
     let cells = merged(reports);
+    let copies = shadow_cells(reports);
     let mut reported_by: Vec<u64> = reports.iter().map(|report| report.node_id).collect();
     reported_by.sort_unstable();
     let wanted =
         |routed: &&&std::sync::Arc<RoutedModel>| model.is_empty() || routed.model.name.as_str() == model;
     let models = table.models_by_name();
-    models.iter().filter(wanted).filter_map(|routed| route_of(routed, &cells, &reported_by)).collect()
+    models
+        .iter()
+        .filter(wanted)
+        .filter_map(|routed| route_of(routed, &cells, &copies, &reported_by))
+        .collect()
 }
 
-fn route_of(model: &RoutedModel, cells: &BTreeMap<CellKey, Cell>, reported_by: &[u64]) -> Option<Route> {
+fn route_of(
+    model: &RoutedModel,
+    cells: &BTreeMap<CellKey, Cell>,
+    copies: &BTreeMap<CellKey, ShadowCell>,
+    reported_by: &[u64],
+) -> Option<Route> {
     let route = model.route.as_ref()?;
     let label = |ordinal| match model.version(ordinal) {
         Some(version) => version.version.label.to_string(),
@@ -42,14 +53,43 @@ fn route_of(model: &RoutedModel, cells: &BTreeMap<CellKey, Cell>, reported_by: &
         latency_p50_us: cell.latency.quantile_micros(0.5).unwrap_or(0.0),
         latency_p99_us: cell.latency.quantile_micros(0.99).unwrap_or(0.0),
     });
+    let mut copies: Vec<(&CellKey, &ShadowCell)> =
+        copies.iter().filter(|(key, _)| key.version.model_id == model.model.id).collect();
+    copies.sort_by_key(|(key, _)| (key.epoch, key.version.ordinal));
+    let of_shadow =
+        |(key, cell): (&CellKey, &ShadowCell)| shadow_traffic_of(label(key.version.ordinal), key.epoch, cell);
     Some(Route {
         model: model.model.name.to_string(),
         epoch: route.epoch.get(),
         weights: weights.collect(),
         traffic: traffic.collect(),
+        shadow_traffic: copies.into_iter().map(of_shadow).collect(),
         reported_by: reported_by.to_vec(),
         ..Route::default()
     })
+}
+
+fn shadow_traffic_of(version: String, epoch: u64, cell: &ShadowCell) -> ShadowTraffic {
+    let output = |(output, count): (&String, &OutputCount)| shadow_traffic::Output {
+        output: output.clone(),
+        compared: count.compared,
+        agreed: count.agreed,
+    };
+    let dropped = cell.dropped.iter().map(|(reason, copies)| (reason.as_str().to_owned(), *copies));
+    ShadowTraffic {
+        version,
+        epoch,
+        copies: cell.copies,
+        compared: cell.compared,
+        agreed: cell.agreed,
+        errors: cell.errors,
+        dropped: dropped.collect(),
+        outputs: cell.outputs.iter().map(output).collect(),
+        latency_p50_us: cell.latency.quantile_micros(0.5).unwrap_or(0.0),
+        latency_p99_us: cell.latency.quantile_micros(0.99).unwrap_or(0.0),
+        live_latency_p50_us: cell.live_latency.quantile_micros(0.5).unwrap_or(0.0),
+        live_latency_p99_us: cell.live_latency.quantile_micros(0.99).unwrap_or(0.0),
+    }
 }
 
 #[cfg(test)]

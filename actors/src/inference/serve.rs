@@ -277,8 +277,9 @@ impl Inference {
         let answer = core.answer_or_retry(request, &routed, &context, tally).await;
         PendingRecord::finish(record, answer.as_ref().map(|answered| answered.by));
         let Answered { mut response, by, account, retried_on } = answer?;
-        let copies = shadowed.map(|of| of.answered(&response, &routed, context.arrived.elapsed()));
         let version = retried_on.as_ref().unwrap_or(&routed.version);
+        let latency = context.arrived.elapsed();
+        let copies = shadowed.map(|of| of.answered(&response, version, routed.decision, latency));
         classification.apply(is_batched(&version.version), &mut response)?;
         response.model_version.clone_from(&version.ordinal_text);
         let decided = (!quiet).then_some(DecisionParameters { routed, answered_by: by, retried_on });

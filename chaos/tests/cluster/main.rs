@@ -18,6 +18,7 @@ mod refusals;
 mod rejections;
 mod rollouts;
 mod serving;
+mod shadows;
 
 use anyhow::Result;
 use starling_chaos::report::Report;

@@ -5,6 +5,7 @@
 mod admission;
 mod answers;
 mod batches;
+mod copies;
 mod counts;
 mod ends;
 mod faults;

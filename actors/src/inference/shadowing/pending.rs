@@ -12,7 +12,6 @@ use super::cells::ShadowRecorder;
 use super::queue::{Inbox, Queued};
 use crate::inference::admission::content_bytes;
 use crate::inference::routed_rules::RoutedShadow;
-use crate::inference::router::Routed;
 use crate::inference::routing_table::{RoutedVersion, VersionId};
 use crate::inference::traffic::CellKey;
 
@@ -62,23 +61,26 @@ pub(in crate::inference) struct Unanswered {
 }
 
 impl Unanswered {
-    /// It was answered so, after `latency`.
+    /// A version answered it so, after `latency`; what is its own shadow as well
+    /// gets no copy.
     pub(in crate::inference) fn answered(
         self: Box<Self>,
         answer: &ModelInferResponse,
-        routed: &Routed,
+        version: &Arc<RoutedVersion>,
+        decision: Decision,
         latency: Duration,
     ) -> Copies {
-        let Self { hatch, shadows, request, principal } = *self;
+        let Self { hatch, mut shadows, request, principal } = *self;
+        shadows.retain(|shadow| shadow.version.id != version.id);
         let answer_bytes: usize = answer.raw_output_contents.iter().map(bytes::Bytes::len).sum();
         let original = Arc::new(Original {
             bytes: content_bytes(&request) + answer_bytes as u64 + ENVELOPE_BYTES,
             request,
             // Tensor bytes are shared, not copied.
             answer: answer.clone(),
-            decision: routed.decision,
+            decision,
             principal,
-            version: Arc::clone(&routed.version),
+            version: Arc::clone(version),
             latency,
             answered_at: Instant::now(),
         });

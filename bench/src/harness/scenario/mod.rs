@@ -9,6 +9,7 @@ mod mlp;
 mod overload;
 mod rest;
 mod rival;
+mod shadow;
 mod switch;
 mod tiny;
 mod trees;
@@ -39,6 +40,8 @@ pub enum Scenario {
     Weights,
     Bandit,
     Feedback,
+    ShadowSleep,
+    ShadowSame,
     Rival,
 }
 
@@ -65,6 +68,8 @@ impl Scenario {
             Self::Weights => "how soon all nodes route by new weights",
             Self::Bandit => "a bandit that chooses among four versions, beside a plain route",
             Self::Feedback => "how many rewards one node takes, durably",
+            Self::ShadowSleep => "a shadow of every request that sleeps, beside none",
+            Self::ShadowSame => "a shadow of every request that is the same model, beside none",
             Self::Rival => "Triton with its Python backend, on the same cores",
         }
     }
@@ -90,6 +95,8 @@ impl Scenario {
             Self::Weights => weights::run(bench),
             Self::Bandit => bandit::run(bench),
             Self::Feedback => feedback::run(bench),
+            Self::ShadowSleep => shadow::run_sleep(bench),
+            Self::ShadowSame => shadow::run_same(bench),
             Self::Rival => rival::run(bench),
         }
     }

@@ -206,7 +206,15 @@ fn top_one_of_labels_wants_them_equal() {
 fn distance_is_the_total_variation_of_each_row() {
     let tenth = distance(100_000);
     assert_eq!(first_difference(&[1, 2], &[0.9, 0.1], &[0.8, 0.2], tenth), None);
-    assert_eq!(first_difference(&[2, 2], &[0.5, 0.5, 0.9, 0.1], &[0.5, 0.5, 0.7, 0.3], tenth), Some(2));
+    assert_eq!(
+        first_difference(
+            &[2, 3],
+            &[0.5, 0.25, 0.25, 0.9, 0.06, 0.04],
+            &[0.5, 0.25, 0.25, 0.7, 0.2, 0.1],
+            tenth
+        ),
+        Some(3)
+    );
     assert_eq!(first_difference(&[3], &[0.2, 0.3, 0.5], &[0.3, 0.3, 0.4], tenth), None, "one row");
     assert_eq!(first_difference(&[1, 3], &[0.2, 0.3, 0.5], &[0.2, 0.45, 0.35], tenth), Some(1));
 }
