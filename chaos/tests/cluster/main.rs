@@ -17,6 +17,7 @@ mod placement;
 mod refusals;
 mod rejections;
 mod rollouts;
+mod routes;
 mod serving;
 mod shadows;
 
