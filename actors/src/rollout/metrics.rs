@@ -308,6 +308,36 @@ mod tests {
         ledger
     }
 
+    /// Words of the dashboard that begin like a metric of rollouts.
+    fn named_in_the_dashboard() -> BTreeSet<String> {
+        let dashboard = include_str!("../../../deploy/grafana/rollouts.json");
+        let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+        assert_eq!(parsed["panels"].as_array().unwrap().len(), 12);
+        let words = dashboard.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        words
+            .filter(|word| word.starts_with("starling_"))
+            .map(|word| word.trim_end_matches("_bucket").to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_that_the_dashboard_names_exists() {
+        let registry = Registry::new();
+        let metrics = RolloutMetrics::register(&registry).unwrap();
+        let world = World::start(canary(vec![max_error_rate(10_000)]));
+        metrics.observe(&world.cluster.state, &ledger(&world));
+        let of_arm = ["digits", "v2", "digits-v2", "candidate"];
+        metrics.posterior_mean.with_label_values(&of_arm);
+        metrics.probability_best.with_label_values(&of_arm);
+        metrics.gate.with_label_values(&["digits", "v2", "digits-v2", "errorRate"]);
+        metrics.steps.with_label_values(&["advance", "taken"]);
+        let known: BTreeSet<String> =
+            registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let named = named_in_the_dashboard();
+        assert!(named.len() >= 13, "{named:?}");
+        assert_eq!(named.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+
     #[test]
     fn requests_count_once_over_stages_and_all_series_go_with_the_rollout() {
         let registry = Registry::new();
