@@ -59,6 +59,7 @@ test: lint deny build $(CACHE)/interop.installed ## Run every test, the demo's s
 	    cargo test --package starling-chaos --locked -- --test-threads=1 2>&1 | tee -a $(CACHE)/test.log
 	$(MAKE) interop 2>&1 | tee -a $(CACHE)/test.log
 	target/debug/starling-chaos demo
+	target/debug/starling-chaos rollouts
 	@echo "Every suite once more:"
 	@grep -E '^(     Running|   Doc-tests|test result:|Ran [0-9]+ tests)' $(CACHE)/test.log
 

@@ -40,8 +40,12 @@ spec:
 
 /// Three nodes with an experiment on the digits.
 async fn experiment() -> Result<Cluster> {
+    experiment_on(ClusterConfig::patient()).await
+}
+
+async fn experiment_on(config: ClusterConfig) -> Result<Cluster> {
     let site = site()?;
-    let mut cluster = Cluster::start(&site, ClusterConfig::patient(), 3).await?;
+    let mut cluster = Cluster::start(&site, config, 3).await?;
     cluster.serve_digits("v1", &site.digits_v2()).await?;
     let admin = cluster.admin()?;
     admin.push(MODEL, "v2", &site.digits_v2()).await?;
@@ -218,8 +222,13 @@ async fn a_home_that_is_killed_at_any_moment_loses_and_doubles_nothing() -> Resu
         cluster.restart(home).await?;
         cluster.settled(COUNT_LIMIT).await?;
         counted(&mut cluster, all).await?;
-        let again = tell(cluster.nodes()[1].grpc(), successes(&decisions), true).await?;
-        assert_eq!(counts(&again), BTreeMap::from([(FeedbackVerdict::Duplicate, decisions.len())]));
+        // Until this node has heard that the home is back, it keeps them once more.
+        wait::until("the home to say that it has them all", COUNT_LIMIT, || async {
+            let again = counts(&tell(nodes[1], successes(&decisions), true).await?);
+            ensure!(again == BTreeMap::from([(FeedbackVerdict::Duplicate, decisions.len())]), "{again:?}");
+            Ok(())
+        })
+        .await?;
     }
     assert_eq!(in_the_log(&mut cluster).await?, (all, all));
     assert!(cluster.admin()?.verify().await?.equal);
@@ -241,6 +250,53 @@ async fn an_outbox_outlives_its_node_and_is_delivered_when_the_home_is_back() ->
     cluster.settled(COUNT_LIMIT).await?;
     counted(&mut cluster, 100).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_minority_keeps_its_weights_says_its_epoch_and_its_rewards_arrive_once_when_it_is_back()
+-> Result<()> {
+    let _turn = my_turn().await;
+    let mut cluster = experiment_on(ClusterConfig::patient().with_partitions()).await?;
+    let leader = cluster.leader(COUNT_LIMIT).await?;
+    let alone = (leader + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|index| *index != alone).collect();
+    let mut decisions = decide(&cluster, alone, 20).await?;
+    let epoch_before = decided_at(&cluster, alone).await?;
+
+    cluster.network().partition(&[&[alone], &others]);
+    let address = cluster.nodes()[others[0]].grpc().to_string();
+    let words = ["--server", &address, "rollout", "arms", "set", "rewarded", "v1=20%", "v2=80%"];
+    let (code, text) = starling_chaos::process::run_to_end(cluster.site(), &words, COUNT_LIMIT).await?;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(decided_at(&cluster, others[0]).await? > epoch_before);
+
+    decisions.extend(decide(&cluster, alone, 20).await?);
+    assert_eq!(decided_at(&cluster, alone).await?, epoch_before, "its last epoch, and it says so");
+    let own = tell(cluster.nodes()[alone].grpc(), successes(&decisions), false).await?;
+    assert_eq!(counts(&own), BTreeMap::from([(FeedbackVerdict::Recorded, 40)]));
+    let elsewhere = tell(cluster.nodes()[others[1]].grpc(), successes(&decisions), false).await?;
+    assert_eq!(counts(&elsewhere), BTreeMap::from([(FeedbackVerdict::Stored, 40)]));
+
+    cluster.network().heal();
+    cluster.settled(COUNT_LIMIT).await?;
+    counted(&mut cluster, 40).await?;
+    wait::until("the node to route by the new weights", COUNT_LIMIT, || async {
+        let epoch = decided_at(&cluster, alone).await?;
+        ensure!(epoch > epoch_before, "it routes by epoch {epoch}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(in_the_log(&mut cluster).await?, (40, 40));
+    assert!(cluster.admin()?.verify().await?.equal);
+    Ok(())
+}
+
+/// The epoch that a node routes by.
+async fn decided_at(cluster: &Cluster, node: usize) -> Result<u64> {
+    let image = digits::read(&cluster.site().models)?.remove(0);
+    let mut client = Caller::new(Targets::new(vec![cluster.nodes()[node].grpc()]), 0);
+    let response = client.infer(&image.request(), |_| {}).await.map_err(|miss| anyhow!(miss.message))?;
+    Ok(Prediction::read(&response)?.epoch)
 }
 
 #[tokio::test]

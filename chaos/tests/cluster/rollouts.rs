@@ -200,7 +200,7 @@ async fn a_route_has_one_owner_and_goes_back_to_what_was_before() -> Result<()> 
     let steps = "{ weight: 50%, pause: untilApproved }, { weight: 100%, pause: 0s }";
     let manifest = canary(&cluster, "v3", steps, "")?;
     apply(&mut cluster, &manifest).await?;
-    let (code, text) = starling_exit(&mut cluster, &["route", "set", MODEL, "v3=100%"]).await?;
+    let (code, text) = starling_exit(&mut cluster, &["route", "set", MODEL, "v3=100"]).await?;
     assert_ne!(code, Some(0));
     assert!(text.contains("belong to rollout 'try'"), "{text}");
 
