@@ -6,7 +6,7 @@ use std::sync::Arc;
 use starling_proto::admin::{RolloutSpec as SpecWire, SetRolloutArmsRequest, StartRolloutRequest};
 use starling_raft::state::rollouts::spec::Arm;
 use starling_raft::state::rollouts::{RolloutCommand, RolloutSpec};
-use starling_raft::state::{Command, PartsPerMillion, RolloutName, State, VersionRef};
+use starling_raft::state::{Command, ModelName, PartsPerMillion, Rejection, RolloutName, State, VersionRef};
 use tonic::Status;
 
 use super::super::writes::Write;
@@ -14,6 +14,7 @@ use super::super::{Caller, invalid, lists};
 use super::unknown;
 use crate::rollout_wire::{arms_from_wire, spec_from_wire};
 use crate::servers::Node;
+use crate::servers::errors::propose_status;
 
 pub(super) async fn start(
     node: &Arc<Node>,
@@ -48,7 +49,7 @@ pub(super) fn resolved_by(
     let name: RolloutName = name.parse().map_err(invalid)?;
     let spec = spec.ok_or_else(|| Status::invalid_argument("a rollout needs a plan"))?;
     let spec = spec_from_wire(spec).map_err(Status::invalid_argument)?;
-    with_versions(state, name, &spec, again).map_err(Status::invalid_argument)
+    with_versions(state, name, &spec, again)
 }
 
 /// A version that is not named is the one that has the whole route; of a rollout
@@ -59,7 +60,7 @@ fn with_versions(
     name: RolloutName,
     spec: &RolloutSpec<Option<VersionRef>>,
     again: bool,
-) -> Result<(RolloutName, RolloutSpec<VersionRef>), String> {
+) -> Result<(RolloutName, RolloutSpec<VersionRef>), Status> {
     let known = state.rollouts.get(name.as_str()).filter(|known| !(again && known.is_over()));
     let stable = match known {
         Some(known) => Some(known.stable()),
@@ -71,12 +72,20 @@ fn with_versions(
     let resolved = spec.resolved(|version| match (version, stable) {
         (Some(version), _) => Ok(version.clone()),
         (None, Some(stable)) => Ok(VersionRef::Ordinal(stable)),
-        (None, None) => Err(format!(
-            "rollout '{name}': spec.from: no version has the whole route of model '{}', so it must be named; `starling get routes` lists the weights",
-            spec.model
-        )),
+        (None, None) => Err(no_stable_version(state, &name, &spec.model)),
     })?;
     Ok((name, resolved))
+}
+
+/// Somebody else moves the weights, or nobody has all of them.
+fn no_stable_version(state: &State, name: &RolloutName, model: &ModelName) -> Status {
+    if let Some(owner) = state.rollouts.owner_of(model) {
+        let (model, rollout) = (model.clone(), owner.name.clone());
+        return propose_status(&Rejection::RouteOwned { model, rollout }.into());
+    }
+    Status::invalid_argument(format!(
+        "rollout '{name}': spec.from: no version has the whole route of model '{model}', so it must be named; `starling get routes` lists the weights"
+    ))
 }
 
 pub(super) async fn set_arms(
