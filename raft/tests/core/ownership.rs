@@ -195,3 +195,45 @@ proptest! {
         prop_assert_eq!(table.owner(Bucket::new(bucket).unwrap()), expected);
     }
 }
+
+/// The salt and keys of a million people, always the same.
+fn owner_of_key(table: &OwnershipTable, number: u32) -> Ordinal {
+    let bucket = Bucket::of(b"a\x02\0\0\0\0\0\0\0", format!("user-{number}").as_bytes());
+    table.owner(bucket).unwrap()
+}
+
+#[test]
+fn a_million_keys_are_split_as_the_weights_say() {
+    let parts = [400_000, 300_000, 200_000, 90_000, 10_000];
+    let table = OwnershipTable::new(&weights(&[500_000, 500_000])).reweighted(&weights(&parts));
+    let mut counts = [0_u32; 5];
+    for number in 0..1_000_000 {
+        counts[owner_of_key(&table, number).get() as usize - 1] += 1;
+    }
+    let squares = counts.iter().zip(parts).map(|(count, part)| {
+        let surplus = f64::from(*count) - f64::from(part);
+        surplus * surplus / f64::from(part)
+    });
+    let chi_square: f64 = squares.sum();
+    // Four degrees of freedom: beyond this with probability 0.001.
+    assert!(chi_square < 18.467, "{chi_square} of {counts:?}");
+}
+
+#[test]
+fn only_keys_whose_version_shrinks_move_and_as_many_as_must() {
+    let before = weights(&[400_000, 300_000, 200_000, 100_000]);
+    let after = weights(&[250_000, 350_000, 200_000, 200_000]);
+    let old = OwnershipTable::new(&before);
+    let new = old.reweighted(&after);
+    assert_eq!((moved(&old, &new), total_variation(&before, &after)), (150_000, 150_000));
+    let mut moved_keys = 0_i32;
+    for number in 0..1_000_000 {
+        let (from, to) = (owner_of_key(&old, number), owner_of_key(&new, number));
+        if from != to {
+            assert_eq!(from, Ordinal::new(1), "the only one that shrinks");
+            moved_keys += 1;
+        }
+    }
+    // Five standard deviations of a binomial of 0.15.
+    assert!((moved_keys - 150_000).abs() < 1_786, "{moved_keys} of 1000000");
+}
