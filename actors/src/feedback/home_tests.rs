@@ -267,8 +267,7 @@ fn nonsense_leaves_the_sums_untouched_and_can_be_corrected() {
 
 #[test]
 fn late_rewards_are_kept_and_not_credited_and_their_bits_are_forgotten() {
-    let disk = MemoryDisk::default();
-    let mut home = Home::open(disk.clone(), 1, LIMITS).unwrap();
+    let mut home = Home::open(MemoryDisk::default(), 1, LIMITS).unwrap();
     take(&mut home, &[feedback(1)]);
     home.keep_house(LogTime::from_micros(1_000_000), 1_048_575).unwrap();
     let late = LogTime::from_micros(2 * 3_600_000_000);

@@ -72,7 +72,11 @@ impl Disk for MemoryDisk {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let shared = self.shared();
-        shared.files.get(name).map(|content| content.bytes.clone()).ok_or(io::ErrorKind::NotFound.into())
+        shared
+            .files
+            .get(name)
+            .map(|content| content.bytes.clone())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

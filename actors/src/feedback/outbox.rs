@@ -3,6 +3,7 @@
 //! a restart; the home counts it once.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use prost::Message;
 use starling_raft::state::NodeId;
@@ -56,8 +57,8 @@ impl<D: Disk> Outbox<D> {
         for name in disk.list()? {
             let home = name.strip_prefix(LANE).and_then(|rest| rest.split_once('/')?.0.parse().ok());
             let Some(home) = home.map(NodeId::new) else { continue };
-            if !lanes.contains_key(&home) {
-                lanes.insert(home, Lane::open(&mut disk, home)?);
+            if let Entry::Vacant(lane) = lanes.entry(home) {
+                lane.insert(Lane::open(&mut disk, home)?);
             }
         }
         Ok(Self { disk, bytes_max, lanes })

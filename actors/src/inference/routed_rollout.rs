@@ -149,7 +149,7 @@ mod tests {
             *counts.entry((enrolled, ordinal)).or_default() += 1;
             assert_eq!(enrolled, routed.decision.enrolment.unwrap().get() < 400_000);
             assert_eq!(routed.propensity, if enrolled { 0.2 } else { 0.6 });
-            let arm = enrolled.then(|| if ordinal == 1 { "control" } else { "treatment" });
+            let arm = enrolled.then_some(if ordinal == 1 { "control" } else { "treatment" });
             assert_eq!(said(&routed), (Some("ab".into()), arm.map(str::to_owned)));
         }
         assert_eq!(counts.get(&(false, 2)), None, "who takes no part gets the stable version");

@@ -76,7 +76,8 @@ fn a_good_candidate_is_promoted_step_by_step_and_each_step_names_its_numbers() {
 
 #[test]
 fn a_candidate_that_errs_is_taken_back_in_every_phase() {
-    let rows: [(&str, fn(&mut World)); 3] = [
+    type Prepare = fn(&mut World);
+    let rows: [(&str, Prepare); 3] = [
         ("running", |_| {}),
         ("paused", |world| {
             let name = world.rollout().name.clone();

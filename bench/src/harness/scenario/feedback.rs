@@ -103,8 +103,7 @@ async fn decide(
 
 /// All of them, each with a reward; every one must be credited.
 async fn reward(client: &FeedbackClient<Channel>, decisions: Vec<String>) -> Result<()> {
-    let requests: Vec<RecordRequest> =
-        decisions.chunks(ITEMS_PER_REQUEST).map(|decisions| request(decisions)).collect();
+    let requests: Vec<RecordRequest> = decisions.chunks(ITEMS_PER_REQUEST).map(request).collect();
     let sent = requests.into_iter().map(|request| {
         let mut client = client.clone();
         async move { client.record(request).await }

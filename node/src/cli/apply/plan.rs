@@ -330,8 +330,8 @@ mod tests {
         wanted.rules = Some(vec![gold("1")]);
         let rules = Some(vec![gold("v1")]);
         let steps = plan(&wanted, Some(&before)).unwrap().steps;
-        assert_eq!(steps, [Step::Configure { rules: rules.clone(), shadows: None }]);
-        let mut after = before.clone();
+        assert_eq!(steps, [Step::Configure { rules, shadows: None }]);
+        let mut after = before;
         after.route.as_mut().unwrap().rules = vec![gold("v1")];
         assert_eq!(plan(&wanted, Some(&after)).unwrap(), Plan::default());
         wanted.rules = None;

@@ -133,7 +133,9 @@ fn nan_is_near_nothing_and_infinity_only_to_itself() {
 #[test]
 fn every_numeric_type_is_held_against_the_tolerance() {
     let one = tolerance(1.0, 0.0);
-    let cases: &[(&str, Vec<u8>, Vec<u8>, Vec<u8>)] = &[
+    /// Type, the live bytes, bytes that are near, bytes that are not.
+    type Case<'a> = (&'a str, Vec<u8>, Vec<u8>, Vec<u8>);
+    let cases: &[Case<'_>] = &[
         ("INT8", vec![0xff], vec![0], vec![1]),
         ("UINT8", vec![254], vec![255], vec![0]),
         ("INT16", (-300_i16).to_le_bytes().into(), (-301_i16).to_le_bytes().into(), vec![0, 0]),
@@ -271,7 +273,7 @@ proptest! {
         let mut typed = raw.clone();
         typed.raw_output_contents.clear();
         typed.outputs[0].contents =
-            Some(InferTensorContents { fp32_contents: values.clone(), ..InferTensorContents::default() });
+            Some(InferTensorContents { fp32_contents: values, ..InferTensorContents::default() });
         let is_distance = matches!(rule, Agreement::Distance { .. });
         let verdict = compare(&raw, &typed, &others(rule));
         prop_assert!(is_distance || verdict[0].difference.is_none(), "{:?}", verdict);

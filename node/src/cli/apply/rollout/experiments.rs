@@ -173,7 +173,7 @@ fn read_arms(field: &Field<'_>) -> Read<Vec<Arm<Wanted>>> {
         arms.push(Arm {
             name: name.map_or_else(|| version.parsed(), |name| name.parsed())?,
             version: Some(version.parsed::<VersionRef>()?),
-            weight: weight.map_or(Ok(PartsPerMillion::default()), |weight| weight.portion())?,
+            weight: weight.map_or_else(|| Ok(PartsPerMillion::default()), |weight| weight.portion())?,
         });
     }
     if unweighted > 0 && unweighted < elements.len() {
