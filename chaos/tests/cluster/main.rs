@@ -16,6 +16,7 @@ mod membership;
 mod placement;
 mod refusals;
 mod rejections;
+mod rollout_command;
 mod rollouts;
 mod routes;
 mod serving;
