@@ -40,6 +40,11 @@ demo-rollouts: release ## All five strategies under traffic, the leader killed i
 bench: release ## Measure Starling beside a bare echo and a bare session loop (ONLY=tiny,mlp QUICK=1)
 	target/release/starling-bench run --json $(CACHE)/bench.json \
 	    $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(QUICK)),--quick)
+	$(if $(ONLY),,$(MAKE) bench-routing)
+
+.PHONY: bench-routing
+bench-routing: ## Measure what it costs to choose a version: plain, and with arms, rules and shadows
+	cargo bench --locked --package starling-actors --bench routing
 
 .PHONY: bench-report
 bench-report: ## Print the figures of the last `make bench` as they stand in docs/benchmarks.md
