@@ -76,10 +76,12 @@ pub async fn carry_out(
                     expected_epoch: 0,
                 };
                 let answer = client.configure_route(request).await?.into_inner();
-                let count = |what: &str, count: Option<usize>| count.map(|count| format!("{count} {what}"));
+                let count = |what: &str, count: Option<usize>| {
+                    count.map(|count| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
+                };
                 let set: Vec<String> = [
-                    count("rules", rules.as_ref().map(Vec::len)),
-                    count("shadows", shadows.as_ref().map(Vec::len)),
+                    count("rule", rules.as_ref().map(Vec::len)),
+                    count("shadow", shadows.as_ref().map(Vec::len)),
                 ]
                 .into_iter()
                 .flatten()
