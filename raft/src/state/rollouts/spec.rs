@@ -238,8 +238,8 @@ pub struct Reward {
     pub kind: RewardKind,
     /// False: smaller is better.
     pub higher_is_better: bool,
-    /// Labels and what they count for; empty: `true` counts 1, `false` 0, and a
-    /// label that equals the first output's counts 1.
+    /// Labels and what they count for. Numbers count as they are, `true` 1 and
+    /// `false` 0; a label that does not stand here is refused.
     pub labels: Vec<(String, Micro)>,
 }
 
